@@ -1,0 +1,213 @@
+//! The protocol between the engine, a pool and the runner that wraps every job.
+//!
+//! Everything durable goes through the *attempt folder* (an object prefix `attempts/<attempt file name>/`): `spec.json`
+//! written by the engine, `claim.json` put by the runner only if absent, `heartbeat.json`, `log` and at last
+//! `result.json`. The result object, not the pool's memory, is the truth. Claims and results carry a MAC made with the
+//! attempt's credential, so that nobody but the holder can forge one.
+
+use std::collections::BTreeMap;
+
+use hmac::{Hmac, Mac};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::{ArtifactRef, Millis};
+
+/// Version of this protocol; a runner refuses a specification with another major version.
+pub const PROTOCOL: u32 = 1;
+
+/// How the user's program is started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Program {
+    /// A script for `/bin/sh -eu`, in a process on the pool's machine.
+    Script {
+        /// The text, exactly as the workflow has it.
+        script: String,
+    },
+    /// A program and its arguments.
+    Exec {
+        /// `argv`; not empty.
+        argv: Vec<String>,
+    },
+}
+
+/// What one attempt is to do. Holds no secret values.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    /// [`PROTOCOL`].
+    pub protocol: u32,
+    /// [`crate::AttemptKey`] in its text form.
+    pub attempt: String,
+    /// `run/step[index]`, given to the job as `KICKWHEEL_TASK`.
+    pub task: String,
+    /// What is started.
+    pub program: Program,
+    /// Added to a small fixed environment (PATH, HOME, LANG).
+    pub env: BTreeMap<String, String>,
+    /// The pinned source tree as a folder artifact, laid out read-only at `source/`; absent for a run without source.
+    pub source: Option<ArtifactRef>,
+    /// Relative paths below the work folder, and what is laid there (read-only) before the start.
+    pub files: BTreeMap<String, ArtifactRef>,
+    /// Declared outputs that are paths.
+    pub output_paths: BTreeMap<String, String>,
+    /// Declared outputs that are values written to `$KICKWHEEL_OUTPUT`.
+    pub output_values: Vec<String>,
+    /// The user's time-out in milliseconds; then SIGTERM, the grace, SIGKILL.
+    pub timeout_ms: Option<u64>,
+    /// From SIGTERM to SIGKILL.
+    pub grace_ms: u64,
+    /// Resident memory of the whole session, in bytes; exceeding it ends the job as out-of-memory.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of log that are kept; what comes after is dropped with a notice.
+    pub log_limit_bytes: u64,
+    /// From the event that caused the run, as `TRACEPARENT`.
+    pub traceparent: Option<String>,
+}
+
+/// Put by the runner, only if absent, before any user code. A loser exits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// [`JobSpec::attempt`].
+    pub attempt: String,
+    /// Random, tells two runners of one attempt apart.
+    pub nonce: String,
+    /// The runner's process id on its machine.
+    pub pid: u32,
+    /// Start time of that process in clock ticks since boot (`/proc/<pid>/stat`, field 22): with `pid` it names a process.
+    pub start_ticks: u64,
+    /// Boot id of the machine.
+    pub boot: String,
+    /// When it was claimed.
+    pub at: Millis,
+    /// [`mac`] over the other fields.
+    pub mac: String,
+}
+
+/// Overwritten every few seconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// When it was written.
+    pub at: Millis,
+    /// Process id of the user's program, 0 before it is started.
+    pub child_pid: u32,
+    /// Start time of that process, as in [`Claim::start_ticks`].
+    pub child_start_ticks: u64,
+    /// Resident memory of the session in bytes.
+    pub rss_bytes: u64,
+    /// Fraction done in 0..=1 when the job reports one (metric `progress`).
+    pub progress: Option<f64>,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum JobEnd {
+    /// Exit code 0 and every declared output present.
+    Succeeded,
+    /// The program ended with another code.
+    Exited {
+        /// 1..=255.
+        code: i32,
+    },
+    /// A signal that we did not send ended it.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// [`JobSpec::timeout_ms`] passed.
+    TimedOut,
+    /// [`JobSpec::memory_bytes`] was exceeded.
+    OutOfMemory {
+        /// How it was noticed: `cgroup` or `rss-watch`.
+        mechanism: String,
+    },
+    /// The engine asked for it.
+    Cancelled,
+    /// Exit code 0, but a declared output is missing or malformed.
+    BadOutput {
+        /// What is wrong.
+        message: String,
+    },
+    /// The job could not be set up (an input missing, disk full): the platform's failure, not the user's.
+    Setup {
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// Written once, at the end: the truth about the attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// [`JobSpec::attempt`].
+    pub attempt: String,
+    /// [`Claim::nonce`] of the runner that wrote it.
+    pub nonce: String,
+    /// How it ended.
+    pub end: JobEnd,
+    /// Values from `$KICKWHEEL_OUTPUT`.
+    pub values: BTreeMap<String, Value>,
+    /// Stored outputs; content-addressed already, but referred to by nobody until the engine accepts the result.
+    pub artifacts: BTreeMap<String, ArtifactRef>,
+    /// The last value of each metric.
+    pub metrics: BTreeMap<String, f64>,
+    /// When user code was started; equal to `ended_at` when it never was.
+    pub started_at: Millis,
+    /// When it ended.
+    pub ended_at: Millis,
+    /// User and system time of the job, in milliseconds.
+    pub cpu_ms: u64,
+    /// Highest resident memory seen, in bytes.
+    pub peak_rss_bytes: u64,
+    /// [`mac`] over the other fields.
+    pub mac: String,
+}
+
+/// The MAC of a claim or result: HMAC-SHA256, in hex, with the attempt's credential as key, over the JSON of `body` with
+/// an empty `mac` field.
+pub fn mac(credential: &[u8], body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(credential).expect("HMAC takes keys of any length");
+    mac.update(body);
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// The credential of one attempt: derived from the data folder's key, so that nothing has to be stored to check it.
+pub fn credential(key: &[u8], attempt: &str) -> String {
+    mac(key, format!("attempt:{attempt}").as_bytes())
+}
+
+/// A document that carries a MAC over its other fields.
+pub trait Signed: Serialize + Clone {
+    /// Replaces the MAC and returns the old one.
+    fn replace_mac(&mut self, mac: String) -> String;
+
+    /// The same document, signed with the attempt's credential.
+    fn signed(mut self, credential: &str) -> Self {
+        self.replace_mac(String::new());
+        let body = serde_json::to_vec(&self).expect("protocol types have string keys only");
+        self.replace_mac(mac(credential.as_bytes(), &body));
+        self
+    }
+
+    /// Whether the MAC is the one that the holder of `credential` makes; compared in constant time.
+    fn is_authentic(&self, credential: &str) -> bool {
+        use subtle::ConstantTimeEq as _;
+        let mut copy = self.clone();
+        let given = copy.replace_mac(String::new());
+        let body = serde_json::to_vec(&copy).expect("protocol types have string keys only");
+        mac(credential.as_bytes(), &body).as_bytes().ct_eq(given.as_bytes()).into()
+    }
+}
+
+impl Signed for Claim {
+    fn replace_mac(&mut self, mac: String) -> String {
+        std::mem::replace(&mut self.mac, mac)
+    }
+}
+
+impl Signed for JobResult {
+    fn replace_mac(&mut self, mac: String) -> String {
+        std::mem::replace(&mut self.mac, mac)
+    }
+}
