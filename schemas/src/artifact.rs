@@ -102,6 +102,9 @@ pub struct ManifestEntry {
     pub digest: Digest,
     /// Length in bytes.
     pub size: u64,
+    /// Whether it may be executed as a program; absent means no.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
 }
 
 impl Manifest {

@@ -46,7 +46,8 @@ pub struct JobSpec {
     pub program: Program,
     /// Added to a small fixed environment (PATH, HOME, LANG).
     pub env: BTreeMap<String, String>,
-    /// The pinned source tree as a folder artifact, laid out read-only at `source/`; absent for a run without source.
+    /// The pinned source tree as a folder artifact, laid out in the work folder as files that cannot be written; absent
+    /// for a run without source.
     pub source: Option<ArtifactRef>,
     /// Relative paths below the work folder, and what is laid there (read-only) before the start.
     pub files: BTreeMap<String, ArtifactRef>,
@@ -162,6 +163,92 @@ pub struct JobResult {
     pub peak_rss_bytes: u64,
     /// [`mac`] over the other fields.
     pub mac: String,
+}
+
+/// Written by the engine to ask for the end of an attempt; a runner that finds it before user code runs none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelRequest {
+    /// From SIGTERM to SIGKILL.
+    pub grace_ms: u64,
+    /// When it was asked.
+    pub at: Millis,
+}
+
+/// Written by the agent when a runner process ended without leaving a result.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerExit {
+    /// Process id that the runner had.
+    pub pid: u32,
+    /// How it ended, for people.
+    pub message: String,
+    /// When the agent saw it.
+    pub at: Millis,
+}
+
+/// What the engine asks of the local pool's agent: one JSON object per line over its Unix socket, one answer each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum AgentRequest {
+    /// Start a runner for this attempt unless this agent's runner of it still lives.
+    Start {
+        /// [`crate::AttemptKey::file_name`]; the folder and its specification exist.
+        attempt: String,
+        /// The runner binary.
+        runner: String,
+        /// Root folder of the artifact store.
+        artifacts: String,
+        /// A delegated cgroup folder for memory limits, when there is one.
+        cgroup: Option<String>,
+    },
+    /// Say who is there.
+    Status,
+}
+
+/// The agent's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum AgentReply {
+    /// A runner of the attempt lives.
+    Started {
+        /// Its process id.
+        pid: u32,
+    },
+    /// To [`AgentRequest::Status`].
+    Status {
+        /// [`PROTOCOL`].
+        protocol: u32,
+        /// The agent's process id.
+        pid: u32,
+        /// Attempts whose runners it waits for.
+        running: Vec<String>,
+    },
+    /// The request was not performed.
+    Refused {
+        /// Why.
+        message: String,
+    },
+}
+
+/// Names of the files in an attempt folder.
+pub mod file {
+    /// [`super::JobSpec`].
+    pub const SPEC: &str = "spec.json";
+    /// The attempt's credential as text; removed by the runner that has read it.
+    pub const CREDENTIAL: &str = "credential";
+    /// [`super::Claim`].
+    pub const CLAIM: &str = "claim.json";
+    /// [`super::Heartbeat`].
+    pub const HEARTBEAT: &str = "heartbeat.json";
+    /// Standard output and standard error of the job, as one stream of bytes.
+    pub const LOG: &str = "log";
+    /// [`super::JobResult`].
+    pub const RESULT: &str = "result.json";
+    /// [`super::CancelRequest`].
+    pub const CANCEL: &str = "cancel.json";
+    /// [`super::RunnerExit`].
+    pub const EXIT: &str = "exit.json";
+    /// The job's working folder.
+    pub const WORK: &str = "work";
 }
 
 /// The MAC of a claim or result: HMAC-SHA256, in hex, with the attempt's credential as key, over the JSON of `body` with

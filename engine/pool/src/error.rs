@@ -1,0 +1,64 @@
+//! Why a pool cannot do what it is asked. One enum per operation, split by what the caller does next.
+
+use std::{io, path::PathBuf};
+
+use kickwheel_artifacts::ArtifactError;
+
+/// An attempt that was not started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Try again when a live attempt has ended.
+    #[error("start the job now: with it, live jobs would use {0}")]
+    Full(String),
+    /// It can never run here; do not try again.
+    #[error("place the job: {0}")]
+    Unplaceable(String),
+    /// Try again later: the agent cannot be reached or the disk is full.
+    #[error("start the job: {0}")]
+    Failed(#[from] PoolError),
+}
+
+/// An operation that should be tried again later.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// A document of the attempt could not be read or written.
+    #[error(transparent)]
+    Documents(#[from] ArtifactError),
+    /// The file system refused.
+    #[error("access {path:?}: {source}")]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The agent could not be started or does not answer.
+    #[error("talk to the agent in {folder:?}: {problem}; its own log is agent.log there")]
+    Agent {
+        /// The pool's folder.
+        folder: PathBuf,
+        /// What happened.
+        problem: String,
+    },
+    /// A live attempt cannot be removed.
+    #[error("remove attempt {0}: it is still running; cancel it first")]
+    Live(String),
+}
+
+/// A pool that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The folder or its watch cannot be had.
+    #[error("open the local pool: {0}")]
+    Failed(#[from] PoolError),
+    /// The runner binary is missing.
+    #[error("find the runner at {0:?}; it is installed beside the `kickwheel` binary")]
+    NoRunner(PathBuf),
+}
+
+impl PoolError {
+    pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { path, source }
+    }
+}
