@@ -28,6 +28,34 @@ pub struct Problem {
     pub status: u16,
     /// What is wrong, where, and what to do.
     pub detail: String,
+    /// The mistakes of a workflow file, when that is what was refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<DiagnosticView>,
+}
+
+/// A project. There is one, `default`, until projects can be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectView {
+    /// Its name.
+    pub id: String,
+    /// `active`.
+    pub state: String,
+}
+
+/// Answer to an event that was accepted durably.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// The event's key in our store; for an event that was sent before, the first one's.
+    pub id: String,
+}
+
+/// Answer of `runs/{id}/watch`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Length of the run's journal: give it as `seq` to wait for what comes next.
+    pub seq: u64,
+    /// The run as of `seq`.
+    pub run: RunDetail,
 }
 
 /// Where a run stands, for people and filters.

@@ -1,0 +1,56 @@
+//! Events: sending one, reading them, what each meant, and the nudge of a repository's hook.
+
+use axum::{Json, extract::State, http::StatusCode};
+use kickwheel_schemas::{
+    CloudEvent,
+    api::{Accepted, EventView, Explanation, Page},
+};
+use serde::Deserialize;
+
+use super::{Answer, Paging, json, limit};
+use crate::{
+    extract::{Body, Name, Params},
+    refusal::Refusal,
+    routes::Door,
+};
+
+/// The channel of events that come in through this API.
+const CHANNEL: &str = "http";
+
+/// `GET events`.
+pub async fn list(State(door): State<Door>, Params(page): Params<Paging>) -> Answer<Json<Page<EventView>>> {
+    json(door.engine().events(limit(page.limit)?, page.cursor).await)
+}
+
+/// `GET events/{key}`.
+pub async fn get(State(door): State<Door>, Name(key): Name) -> Answer<Json<EventView>> {
+    json(door.engine().event(&key).await)
+}
+
+/// `POST events`: 202 once the event is durable, never before.
+pub async fn accept(State(door): State<Door>, Body(event): Body<CloudEvent>) -> Answer<(StatusCode, Json<Accepted>)> {
+    event.check().map_err(|e| Refusal::invalid("event_invalid", format!("cannot {e}")))?;
+    let engine = door.engine();
+    let id = engine.accept(engine.default_project(), CHANNEL, event).await?;
+    Ok((StatusCode::ACCEPTED, Json(Accepted { id })))
+}
+
+/// `POST hooks/git`: a hook has written to the spool. The spool is the record and is also read without this; the nudge
+/// only saves waiting for the next look.
+pub async fn git_hook() -> StatusCode {
+    StatusCode::ACCEPTED
+}
+
+/// Which event, and for which workflow.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    event: Option<String>,
+    workflow: Option<String>,
+}
+
+/// `GET explain`.
+pub async fn explain(State(door): State<Door>, Params(question): Params<Question>) -> Answer<Json<Explanation>> {
+    let event = question.event.as_deref().unwrap_or("latest");
+    json(door.engine().explain(event, question.workflow.as_deref()).await)
+}
