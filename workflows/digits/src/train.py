@@ -16,6 +16,9 @@ from sklearn.neural_network import MLPClassifier
 
 import digits
 
+# Rows per step of gradient descent.
+BATCH = 16
+
 
 def report(step, **metrics):
     """Adds lines to the file that the engine reads metrics from, if there is one."""
@@ -33,7 +36,7 @@ def main(features, out):
     train_labels, train_images, validation_labels, validation_images = digits.read_features(features)
     print(f"{len(train_labels)} rows, {hidden} hidden neurons, learning rate {learning_rate}, {epochs} epochs", flush=True)
 
-    network = MLPClassifier((hidden,), learning_rate_init=learning_rate, batch_size=16, random_state=7)
+    network = MLPClassifier((hidden,), learning_rate_init=learning_rate, batch_size=BATCH, random_state=7)
     order = np.random.default_rng(7)
     for epoch in range(1, epochs + 1):
         rows = order.permutation(len(train_labels))

@@ -1,0 +1,459 @@
+#!/usr/bin/env python3
+"""The demo: a push retrains a real model on this machine, and every claim that it makes is checked.
+
+It is a story in four acts (see `main`), told through the binary's own commands, as a user would give them; what the
+commands say is compared with what the operating system, Git and the files say. It exits 0 only if every claim holds.
+It does not build anything and installs nothing: `./dev demo` does that and calls this file. Processes and where they are
+looked up live in processes.py, the story's data in workflows/digits.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+import processes
+
+PROJECT = pathlib.Path(__file__).resolve().parents[2] / "workflows" / "digits"
+# What the whole story may take, the builds before it not counted.
+TIME_LIMIT = 300.0
+# Printed and recorded values are rounded to six digits.
+TOLERANCE = 2e-6
+# The engine is killed while a training task is between these fractions of its work, so that it is truly in the middle
+# and goes on long enough to be seen again after the restart.
+KILL_FROM, KILL_TO = 0.05, 0.6
+
+
+class Failed(Exception):
+    """A claim that turned out not to be true, or a wait that came to no end."""
+
+
+class Demo:
+    """The folders, the server process and the commands of one telling of the story."""
+
+    def __init__(self, binary, python):
+        self.binary = binary
+        self.began = time.monotonic()
+        self.checked = 0
+        self.colour = sys.stdout.isatty()
+        self.base = pathlib.Path(tempfile.gettempdir(), f"kickwheel-demo-{os.getuid()}-{os.getpid()}")
+        self.data = self.base / "data"  # the watched data folder
+        self.later = self.base / "later"  # what is added to it in act three
+        self.engine = self.base / "engine"  # the engine's own data folder
+        self.repo = self.base / "digits.git"
+        self.work = self.base / "work"
+        self.server = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.url = f"http://{self.address}"
+        self.python = python / "bin" / "python3"
+        # Jobs get the server's PATH: this is how the project's scripts find the Python that has scikit-learn.
+        self.env = os.environ | {
+            "PATH": f"{python / 'bin'}:{os.environ['PATH']}",
+            "KICKWHEEL_SERVER": self.url,
+            "KICKWHEEL_TOKEN_FILE": str(self.engine / "token"),
+            "KICKWHEEL_DEMO": str(self.base),
+            "GIT_AUTHOR_NAME": "Demo",
+            "GIT_AUTHOR_EMAIL": "demo@localhost",
+            "GIT_COMMITTER_NAME": "Demo",
+            "GIT_COMMITTER_EMAIL": "demo@localhost",
+            # The user's own Git settings (signing, hooks, templates) must not change the story.
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_CONFIG_SYSTEM": os.devnull,
+        }
+
+    # ── telling and checking ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def paint(self, code, text):
+        return f"\033[{code}m{text}\033[0m" if self.colour else text
+
+    def title(self, text):
+        print("\n" + self.paint("1", f"── {text} " + "─" * max(3, 96 - len(text))), flush=True)
+
+    def say(self, text):
+        print(text, flush=True)
+
+    def check(self, claim, holds, seen=""):
+        if not holds:
+            raise Failed(f"{claim}" + (f"\n  seen: {seen}" if seen != "" else ""))
+        self.checked += 1
+        print(self.paint("32", "  ✓ ") + claim, flush=True)
+
+    def left(self):
+        return TIME_LIMIT - (time.monotonic() - self.began)
+
+    def until(self, what, look, seconds=60.0, every=0.1):
+        """The first true value that `look` gives."""
+        deadline = time.monotonic() + min(seconds, self.left())
+        while True:
+            value = look()
+            if value:
+                return value
+            if self.server and self.server.poll() is not None:
+                raise Failed(f"waiting for {what}: the engine ended with code {self.server.returncode}")
+            if time.monotonic() > deadline:
+                raise Failed(f"waited too long for {what}")
+            time.sleep(every)
+
+    # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self, *argv, show=False, ok=(0,), **options):
+        """Runs a program; with `show` its output goes to the terminal, else it is returned."""
+        argv = [str(arg) for arg in argv]
+        stream = None if show else subprocess.PIPE
+        done = subprocess.run(
+            argv, env=self.env, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, text=True,
+            timeout=max(1.0, self.left()), **options,
+        )
+        if done.returncode not in ok:
+            raise Failed(f"`{' '.join(argv)}` ended with code {done.returncode}\n{done.stdout or ''}{done.stderr or ''}")
+        return done.stdout
+
+    def kickwheel(self, *args):
+        """One of our commands, shown as a user would type it, with what it prints."""
+        print(self.paint("2", f"$ kickwheel {' '.join(str(arg) for arg in args)}"), flush=True)
+        self.run(self.binary, *args, show=True)
+
+    def ask(self, *args):
+        """The JSON that one of our commands prints."""
+        return json.loads(self.run(self.binary, *args, "--json"))
+
+    def git(self, *args, folder=None):
+        return self.run("git", "-C", folder or self.work, *args)
+
+    # ── the engine ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start_engine(self):
+        with open(self.base / "serve.log", "ab") as log:
+            self.server = subprocess.Popen(
+                [self.binary, "serve", "--data", self.engine, "--listen", self.address],
+                env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )
+        self.until("the engine to answer", self.answers)
+
+    def answers(self):
+        if not (self.engine / "token").exists():
+            return False
+        done = subprocess.run([self.binary, "doctor", "--json"], env=self.env, capture_output=True, text=True)
+        with contextlib.suppress(json.JSONDecodeError):
+            return json.loads(done.stdout)["state"] == "ok"
+        return False
+
+    def runs(self):
+        return self.ask("runs", "ls")["items"]
+
+    def get(self, run):
+        return self.ask("runs", "get", run)
+
+    def tasks(self, detail, step):
+        return next(found for found in detail["steps"] if found["name"] == step)["tasks"]
+
+    def new_run(self, known, matches):
+        """The run that is not among `known` and that `matches`."""
+        def look():
+            return next((run for run in self.runs() if run["id"] not in known and matches(run)), None)
+        return self.until("a run to be started", look)
+
+    def commit(self, message):
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+        return self.git("rev-parse", "HEAD").strip()
+
+    def push(self):
+        print(self.paint("2", "$ git push origin main"), flush=True)
+        pushed = time.time()
+        self.git("push", "--quiet", "origin", "main")
+        return pushed
+
+    # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def show_trials(self, detail):
+        """The table of the trials; returns the best one, chosen here and not by the engine."""
+        trials = self.tasks(detail, "train")
+        best = min(trials, key=lambda task: (task["metrics"]["val_loss"], task["index"]))
+        self.say(f"\n  {'trial':<10}{'hidden':>8}{'learning_rate':>15}{'val_loss':>12}{'val_accuracy':>14}{'train_loss':>12}")
+        for task in trials:
+            values, metrics = task["matrix"], task["metrics"]
+            line = (
+                f"  train[{task['index']}]  {values['hidden']:>8}{values['learning_rate']:>15}{metrics['val_loss']:>12.6f}"
+                f"{metrics['val_accuracy']:>14.6f}{metrics['train_loss']:>12.6f}"
+            )
+            self.say(self.paint("1", line + "   best") if task is best else line)
+        self.say("")
+        return best
+
+    def production(self):
+        """The version of the model that is in production."""
+        model = self.ask("models", "get", "digits")
+        version = model["stages"]["production"]
+        return next(found for found in model["versions"] if found["version"] == version)
+
+    def evaluate_again(self, version, printed):
+        """Takes the promoted bytes out of the engine, and scores them without it."""
+        digest = version["artifact"]["digest"]
+        model = self.base / f"model-{version['version']}.npz"
+        self.kickwheel("artifacts", "get", digest, "-o", model)
+        found = "sha256:" + hashlib.sha256(model.read_bytes()).hexdigest()
+        self.check(f"the promoted file hashes to its digest {digest}", found == digest, found)
+        script = PROJECT / "src" / "evaluate.py"
+        scored = json.loads(self.run(self.python, script, model, *sorted(self.data.glob("*.csv"))))
+        for name in ("val_loss", "val_accuracy"):
+            self.check(
+                f"scored again from the raw files, its {name} is {scored[name]}, as the trial printed and the version says",
+                abs(scored[name] - printed[name]) < TOLERANCE
+                and abs(scored[name] - version["metrics"][name]) < TOLERANCE,
+                f"trial {printed[name]}, version {version['metrics'][name]}",
+            )
+
+
+def first_push(demo):
+    demo.title("1. A push retrains the model")
+    demo.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", demo.repo)
+    demo.kickwheel("repos", "add", demo.repo, "--name", "digits")
+    demo.kickwheel("datasets", "add", "digits/raw", demo.data, "--settle", "1s")
+    demo.until("the dataset's first version", lambda: demo.ask("datasets", "get", "digits/raw")["versions"])
+    demo.check("there is no model yet", demo.ask("models", "ls")["items"] == [])
+
+    demo.run("git", "clone", "--quiet", demo.repo, demo.work)
+    # What Git would ignore is not part of the project: `git add` sees to that.
+    shutil.copytree(PROJECT, demo.work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".venv"))
+    commit = demo.commit("A classifier of handwritten digits")
+    demo.git("branch", "--move", "--force", "main")
+    pushed = demo.push()
+    run = demo.new_run(set(), lambda run: run["commit"] == commit)
+    demo.kickwheel("runs", "get", run["id"], "--watch")
+    detail = demo.get(run["id"])
+    best = demo.show_trials(detail)
+    demo.check(f"run {run['id']} succeeded", detail["state"] == "succeeded", detail["state"])
+    demo.check("it is the only one", len(demo.runs()) == 1, demo.runs())
+    demo.check("4 data files were prepared, 4 settings trained", [len(demo.tasks(detail, s)) for s in ("prepare", "train")] == [4, 4])
+
+    version = demo.production()
+    demo.check(
+        f"version {version['version']} of the model digits is in production: train[{best['index']}], the lowest val_loss",
+        version["version"] == 1 and version["artifact"]["digest"] == best["outputs"]["model"]["digest"],
+        version,
+    )
+    demo.evaluate_again(version, best["metrics"])
+    note = demo.until("the Git note", lambda: read_note(demo, commit))
+    demo.check("the result is a Git note of the commit", run["id"] in note and "succeeded" in note, note)
+    started = min(processes.parse_time(task["started_at"]) for task in demo.tasks(detail, "prepare"))
+    demo.check("the first task began after the push", started >= pushed - 0.001, f"{started} and {pushed}")
+    demo.first_task = (started - pushed, detail["first_task_ms"] / 1000)
+    return detail, version
+
+
+def read_note(demo, commit):
+    done = subprocess.run(
+        ["git", "-C", demo.repo, "notes", "--ref", "kickwheel", "show", commit],
+        env=demo.env, capture_output=True, text=True,
+    )
+    return done.stdout if done.returncode == 0 else None
+
+
+def docs_push(demo):
+    demo.title("2. A push that touches only docs/ starts nothing")
+    before = {run["id"] for run in demo.runs()}
+    with open(demo.work / "docs" / "notes.md", "a") as notes:
+        notes.write("\nWritten down during the demo.\n")
+    commit = demo.commit("Notes")
+    demo.push()
+
+    def decided():
+        for event in demo.ask("events", "ls")["items"]:
+            if event["event"].get("data", {}).get("after") == commit and event["state"] == "decided":
+                return event
+        return None
+
+    event = demo.until("the push to be decided", decided)
+    demo.kickwheel("explain", event["id"])
+    explained = demo.ask("explain", event["id"])
+    decision = next(found for found in explained["decisions"] if found["workflow"] == "digits-retrain")
+    demo.check("the event is decided, and no run came of it", event["runs"] == [] and {run["id"] for run in demo.runs()} == before)
+    demo.check("explain names the path filter", decision["decision"] == "filtered" and decision["clause"] == "paths", decision)
+    demo.check("explain shows the paths seen: docs/notes.md", explained["changed_paths"] == ["docs/notes.md"]
+               and "docs/notes.md" in decision["seen"], explained)
+
+
+def new_data(demo):
+    demo.title("3. One new data file retrains, and only that file is prepared")
+    before = {run["id"] for run in demo.runs()}
+    old = demo.production()
+    demo.say("$ cp later/digits-5.csv data/")
+    shutil.copyfile(demo.later / "digits-5.csv", demo.data / "digits-5.csv")
+    run = demo.new_run(before, lambda run: True)
+    demo.kickwheel("runs", "get", run["id"], "--watch")
+    detail = demo.get(run["id"])
+    best = demo.show_trials(detail)
+    demo.check(f"run {run['id']} succeeded", detail["state"] == "succeeded", detail["state"])
+    event = next(found for found in demo.ask("events", "ls")["items"] if run["id"] in found["runs"])["event"]
+    demo.check("its cause is version 2 of the dataset, with one file more",
+               event["data"]["version"] == 2 and event["data"]["added"] == ["digits-5.csv"], event)
+    prepared = demo.tasks(detail, "prepare")
+    fresh = [task for task in prepared if not task["cached_from"]]
+    demo.check("5 files, of which 4 came from the cache and only digits-5.csv was prepared",
+               len(prepared) == 5 and [task["matrix"]["file"]["path"] for task in fresh] == ["digits-5.csv"], prepared)
+    demo.check("every setting was trained again", not any(task["cached_from"] for task in demo.tasks(detail, "train")))
+    old_task = next(task for task in prepared if task["cached_from"])
+    for task, result in ((old_task, "hit"), (fresh[0], "miss")):
+        demo.kickwheel("cache", "why", task["id"])
+        why = demo.ask("cache", "why", task["id"])
+        demo.check(f"cache why calls {task['id'].split('/')[1]} a {result}", why["result"] == result, why)
+    gate = demo.tasks(detail, "gate")[0]["outputs"]["better"]
+    now = demo.production()
+    if gate:
+        demo.check(f"the new model was better: version {now['version']} is in production",
+                   now["version"] == old["version"] + 1 and now["artifact"]["digest"] == best["outputs"]["model"]["digest"], now)
+    else:
+        demo.check(f"the new model was not better: version {old['version']} stays in production", now == old, now)
+    demo.check("and that follows from the printed losses", gate == (best["metrics"]["val_loss"] < old["metrics"]["val_loss"]),
+               f"{best['metrics']['val_loss']} against {old['metrics']['val_loss']}")
+
+
+def killed(demo):
+    demo.title("4. The engine is killed in the middle of training")
+    before = {run["id"] for run in demo.runs()}
+    script = demo.work / "src" / "train.py"
+    text = script.read_text()
+    script.write_text(text.replace("BATCH = 16", "BATCH = 20"))
+    commit = demo.commit("Larger batches")
+    demo.push()
+    run = demo.new_run(before, lambda run: run["commit"] == commit)["id"]
+
+    def in_the_middle():
+        detail = demo.get(run)
+        trials = demo.tasks(detail, "train")
+        show_bars(demo, trials)
+        done = [task for task in trials if task["state"] == "succeeded"]
+        middle = [task for task in trials if task["state"] == "running" and task["pid"]
+                  and KILL_FROM <= (task["progress"] or 0) <= KILL_TO]
+        return (detail, middle) if done and middle else None
+
+    detail, running = demo.until("some trials to be done and one to be in its middle", in_the_middle, 120, 0.25)
+    finished = {task["id"]: task for step in detail["steps"] for task in step["tasks"] if task["state"] == "succeeded"}
+    trees = {task["id"]: processes.tree(task["pid"]) for task in running}
+    os.kill(demo.server.pid, signal.SIGKILL)
+    demo.server.wait()
+    demo.say(demo.paint("31", f"$ kill -KILL {demo.server.pid}") + "   (the engine)")
+    for task in running:
+        first = min(trees[task["id"]])
+        demo.say(f"  {task['id'].split('/')[1]} is process {first[0]}, started at tick {first[1]}")
+        demo.check("the training processes run on without the engine", processes.tree(task["pid"]) == trees[task["id"]])
+    demo.server = None
+    demo.start_engine()
+    demo.say(f"$ kickwheel serve --data {demo.engine}   (process {demo.server.pid})")
+    again = demo.get(run)
+    by_id = {task["id"]: task for task in demo.tasks(again, "train")}
+    adopted = 0
+    for task in running:
+        now = by_id[task["id"]]
+        if now["state"] == "running":
+            adopted += 1
+            demo.check(f"{task['id'].split('/')[1]} was adopted: same process, same start time, first attempt",
+                       now["pid"] == task["pid"] and processes.tree(now["pid"]) == trees[task["id"]] and now["attempt"] == 1, now)
+    demo.check("at least one training process was adopted while it ran", adopted > 0, by_id)
+    demo.kickwheel("runs", "get", run, "--watch")
+    detail = demo.get(run)
+    best = demo.show_trials(detail)
+    demo.check(f"the same run {run} succeeded", detail["state"] == "succeeded", detail["state"])
+    demo.check("it is the only run of that push", len(demo.runs()) == len(before) + 1)
+    after = {task["id"]: task for step in detail["steps"] for task in step["tasks"]}
+    demo.check(f"none of the {len(finished)} tasks that were finished was repeated",
+               all(after[key] == task for key, task in finished.items()),
+               [(task, after[key]) for key, task in finished.items() if after[key] != task])
+    demo.check("every task needed one attempt only", all(task["attempt"] <= 1 for task in after.values()))
+    ran = [task["index"] for task in demo.tasks(detail, "train") if not task["cached_from"]]
+    for index in ran:
+        log = demo.run(demo.binary, "logs", run, "--step", "train", "--index", index)
+        demo.check(f"the log of train[{index}] begins once and is whole", log.count("hidden neurons") == 1
+                   and log.count("epoch   1 of") == 1 and log.rstrip().splitlines()[-1].startswith("epoch  90 of 90"), log[-400:])
+    return best
+
+
+def show_bars(demo, trials):
+    """One line with a bar for each trial: rewritten in place on a terminal, else not shown."""
+    if demo.colour:
+        bars = []
+        for task in trials:
+            share = 1.0 if task["state"] == "succeeded" else task["progress"] or 0.0
+            bars.append(f"train[{task['index']}] " + "█" * round(share * 12) + "·" * (12 - round(share * 12)))
+        print("\r  " + "   ".join(bars) + "  ", end="" if any(task["state"] != "succeeded" for task in trials) else "\n", flush=True)
+
+
+def sweep_old_folders():
+    """Removes what earlier demos left behind, unless one of their processes still runs."""
+    for folder in pathlib.Path(tempfile.gettempdir()).glob(f"kickwheel-demo-{os.getuid()}-*"):
+        if folder.is_dir() and folder.stat().st_uid == os.getuid() and not processes.of_folder(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def tell(demo):
+    demo.say(f"In {demo.base}, engine at {demo.url}")
+    demo.run(demo.python, PROJECT / "src" / "export_data.py", demo.data)
+    demo.later.mkdir()
+    (demo.data / "digits-5.csv").rename(demo.later / "digits-5.csv")
+    demo.start_engine()
+    detail, version = first_push(demo)
+    docs_push(demo)
+    new_data(demo)
+    killed(demo)
+
+    demo.title("The end")
+    now = demo.production()
+    from_push, from_receipt = demo.first_task
+    demo.say(f"  from push to first task     {from_push * 1000:.0f} ms (from the event's receipt {from_receipt * 1000:.0f} ms)")
+    demo.say(f"  in production               digits version {now['version']}, {now['artifact']['digest']}")
+    demo.say(f"  everything is in            {demo.base}")
+    for name, what in (("digits.git", "the repository"), ("data", "the watched data folder"),
+                       ("engine", "the engine's database, artifacts and logs"), ("serve.log", "what the engine printed")):
+        demo.say(f"    {name:<12}              {what}")
+    spent = time.monotonic() - demo.began
+    demo.check(f"all of it took {spent:.0f} s, under {TIME_LIMIT:.0f} s", spent < TIME_LIMIT)
+    demo.say(f"\n{demo.checked} claims checked, all true.")
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Tells and checks the story of one push.")
+    parser.add_argument("--binary", type=pathlib.Path, required=True, help="the kickwheel binary")
+    parser.add_argument("--python", type=pathlib.Path, required=True, help="folder of a virtual environment with scikit-learn")
+    parser.add_argument("--keep", action="store_true", help="leave the engine running at the end")
+    options = parser.parse_args()
+    # A plain kill must clean up as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sweep_old_folders()
+    demo = Demo(options.binary, options.python)
+    demo.base.mkdir(mode=0o700)
+    keep = False
+    try:
+        tell(demo)
+        keep = options.keep
+    except (Failed, subprocess.TimeoutExpired, LookupError) as failure:
+        reason = str(failure) if isinstance(failure, Failed) else repr(failure)
+        print(demo.paint("31", "\n  ✗ NOT TRUE: ") + reason, flush=True)
+        log = demo.base / "serve.log"
+        if log.exists():
+            print(f"\nthe last lines of {log}:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-30:]), flush=True)
+        return 1
+    finally:
+        if not keep:
+            left = processes.end_all(demo.base)
+            if left:
+                print(f"could not end the processes {left}", flush=True)
+    if keep:
+        print(f"\nurl={demo.url}\nrepo={demo.repo}\ndata={demo.data}\nbus=embedded\ndatabase=sqlite:{demo.engine / 'kickwheel.db'}")
+        print(f"token_file={demo.engine / 'token'}\npid={demo.server.pid}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
