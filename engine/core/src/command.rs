@@ -6,8 +6,10 @@
 use kickwheel_schemas::Millis;
 
 use crate::{
-    plan::{Plan, StepIndex},
-    state::RunState,
+    decide::FINALLY_GRACE_MS,
+    plan::{Phase, Plan, StepIndex},
+    planted::planted,
+    state::{Grace, RunState, RunStatus, StepState, TaskStatus},
 };
 
 /// Something to be performed outside, whose result comes back as an [`crate::Input`].
@@ -36,8 +38,41 @@ pub enum Command {
     WakeAt(Millis),
 }
 
-/// Everything that is owed, in step and index order.
+/// Everything that is owed, in step and index order, the alarm last.
 pub fn outstanding(plan: &Plan, state: &RunState) -> Vec<Command> {
-    let _ = (plan, state);
-    todo!()
+    let mut commands = Vec::new();
+    let RunStatus::Active { phase: current } = state.status else { return commands };
+    let mut wake_at = grace_end(state, current);
+    for (step, (declared, step_state)) in plan.steps.iter().zip(&state.steps).enumerate() {
+        let StepState::Active { tasks, .. } = step_state else { continue };
+        let stopping = state.is_stopping(declared.phase);
+        for (index, task) in (0..).zip(tasks) {
+            let attempt = task.attempt;
+            match &task.status {
+                TaskStatus::Running { .. } if planted(8) => {}
+                TaskStatus::Ready { .. } | TaskStatus::Running { .. } if stopping => {
+                    commands.push(Command::Stop { step, index, attempt });
+                }
+                TaskStatus::Ready { .. } | TaskStatus::Running { .. } => {
+                    commands.push(Command::Execute { step, index, attempt });
+                }
+                TaskStatus::Backoff { until, .. } => {
+                    if !planted(9) {
+                        wake_at = Some(wake_at.map_or(*until, |earlier| earlier.min(*until)));
+                    }
+                }
+                TaskStatus::Succeeded { .. } | TaskStatus::Failed { .. } | TaskStatus::Cancelled { .. } => {}
+            }
+        }
+    }
+    commands.extend(wake_at.map(Command::WakeAt));
+    commands
+}
+
+/// When the `Finally` phase of a cancelled run has had its time.
+fn grace_end(state: &RunState, current: Phase) -> Option<Millis> {
+    match (current, state.cancel.as_ref()?.grace) {
+        (Phase::Finally, Grace::Since { at }) => Some(at.plus(FINALLY_GRACE_MS)),
+        (Phase::Main | Phase::OnFailure | Phase::Finally, Grace::NotBegun | Grace::Since { .. } | Grace::Over) => None,
+    }
 }

@@ -3,9 +3,15 @@
 //! An event says what was decided, with every evaluated expression in it, so that folding never evaluates anything and a
 //! newer binary never decides the past again.
 
+mod fold;
+mod legal;
+
 use std::collections::BTreeMap;
 
+pub use fold::apply;
+pub(crate) use fold::{fold_head, fold_step};
 use kickwheel_schemas::{ArtifactRef, Digest, Millis, plugin::Effect};
+pub use legal::is_legal;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -97,6 +103,17 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// The wait before a further attempt is over; it is to be executed now.
+    TaskDue {
+        /// Which step.
+        step: StepIndex,
+        /// Which task of it.
+        index: u32,
+        /// The attempt that waited.
+        attempt: u32,
+        /// When.
+        at: Millis,
+    },
     /// All tasks of a step have ended.
     StepFinished {
         /// Which step.
@@ -115,6 +132,11 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// A cancelled run's `Finally` phase took longer than [`crate::decide::FINALLY_GRACE_MS`]; its tasks are stopped too.
+    GraceEnded {
+        /// When.
+        at: Millis,
+    },
     /// The last event of every run.
     RunFinished {
         /// How.
@@ -122,6 +144,27 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+}
+
+impl Event {
+    /// The step that it is about; none for facts about the whole run.
+    pub fn step(&self) -> Option<StepIndex> {
+        match self {
+            Self::StepExpanded { step, .. }
+            | Self::StepSkipped { step, .. }
+            | Self::StepFailed { step, .. }
+            | Self::TaskStarted { step, .. }
+            | Self::TaskFinished { step, .. }
+            | Self::TaskRetried { step, .. }
+            | Self::TaskDue { step, .. }
+            | Self::StepFinished { step, .. } => Some(*step),
+            Self::RunStarted { .. }
+            | Self::PhaseEntered { .. }
+            | Self::CancelRequested { .. }
+            | Self::GraceEnded { .. }
+            | Self::RunFinished { .. } => None,
+        }
+    }
 }
 
 /// How a run ended.
@@ -275,6 +318,13 @@ pub struct TaskOutput {
     pub cached_from: Option<String>,
 }
 
+impl TaskOutput {
+    /// Nothing at all.
+    pub const fn none() -> Self {
+        Self { outputs: BTreeMap::new(), metrics: BTreeMap::new(), effects: Vec::new(), cached_from: None }
+    }
+}
+
 /// Why something failed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
@@ -318,11 +368,4 @@ impl FailureKind {
             Self::Expression | Self::Conflict | Self::Platform | Self::Unplaceable => false,
         }
     }
-}
-
-/// Folds one event into the state. Total: it never fails, and an event that does not fit (which a journal of ours cannot
-/// hold) changes nothing but the sequence number.
-pub fn apply(state: &mut crate::RunState, plan: &crate::Plan, event: &Event) {
-    let _ = (state, plan, event);
-    todo!()
 }

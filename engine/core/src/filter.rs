@@ -4,11 +4,17 @@
 //! [`Verdict`] that names the first clause which failed and the value it saw. `explain` computes it again from the same
 //! stored facts, so nothing has to be kept for the events that started nothing.
 
-use indexmap::IndexMap;
-use kickwheel_schemas::CloudEvent;
-use serde::{Deserialize, Serialize};
+mod globs;
+mod inputs;
 
-use crate::expr::{Expr, Template};
+pub use globs::GlobList;
+use indexmap::IndexMap;
+pub use inputs::{InputError, check_input, inputs_for};
+use kickwheel_schemas::{CloudEvent, payload};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::expr::{Expr, Scope, Template};
 
 /// One entry below `on:`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -90,6 +96,178 @@ pub enum Verdict {
 
 /// Judges one filter. A `where` that cannot be evaluated is *unknown*: it starts the run and says why.
 pub fn judge(filter: &EventFilter, event: &CloudEvent, changed: &ChangedPaths) -> Verdict {
-    let _ = (filter, event, changed);
-    todo!()
+    let mut unknown = Vec::new();
+    // The order of the clauses is part of what `explain` promises: the cheap and literal ones come first.
+    let filtered = match &filter.kind {
+        FilterKind::GitPush { repos, branches, paths } => {
+            clause_type(&[payload::GIT_BRANCH_CREATED, payload::GIT_BRANCH_UPDATED], event)
+                .or_else(|| clause_name("repo", repos, "repo", event))
+                .or_else(|| clause_branches(branches, event, &mut unknown))
+                .or_else(|| clause_paths(paths, changed, &mut unknown))
+        }
+        FilterKind::DatasetChanged { datasets } => clause_type(&[payload::DATASET_VERSION_PUBLISHED], event)
+            .or_else(|| clause_data_changed(event))
+            .or_else(|| clause_name("dataset", datasets, "dataset", event)),
+        FilterKind::Manual => clause_type(&[payload::MANUAL], event),
+        FilterKind::Event { types } => clause_type(types, event),
+    };
+    let filtered = filtered.or_else(|| clause_where(filter.condition.as_ref()?, event, &mut unknown));
+    filtered.unwrap_or(Verdict::Matches { unknown })
+}
+
+/// What one event means for all filters of a workflow.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WorkflowVerdict {
+    /// It starts.
+    Starts {
+        /// The first filter that matches.
+        filter: usize,
+        /// Clauses that could not be decided, see [`Verdict::Matches`].
+        unknown: Vec<String>,
+    },
+    /// It does not, and this is what each filter says, in order: all are [`Verdict::Filtered`].
+    Filtered(Vec<Verdict>),
+}
+
+/// Judges every filter of a workflow; any one suffices. One that matches outright is preferred to one that starts the run
+/// only because something is unknown.
+pub fn judge_all(filters: &[EventFilter], event: &CloudEvent, changed: &ChangedPaths) -> WorkflowVerdict {
+    let verdicts: Vec<Verdict> = filters.iter().map(|filter| judge(filter, event, changed)).collect();
+    let first = |wanted: fn(&[String]) -> bool| {
+        verdicts.iter().enumerate().find_map(|(filter, verdict)| match verdict {
+            Verdict::Matches { unknown } if wanted(unknown) => {
+                Some(WorkflowVerdict::Starts { filter, unknown: unknown.clone() })
+            }
+            Verdict::Matches { .. } | Verdict::Filtered { .. } => None,
+        })
+    };
+    first(|unknown| unknown.is_empty())
+        .or_else(|| first(|unknown| !unknown.is_empty()))
+        .unwrap_or(WorkflowVerdict::Filtered(verdicts))
+}
+
+/// The scope in which `where:` and `with:` are evaluated.
+pub(crate) fn event_scope(event: &CloudEvent) -> Scope {
+    let event = serde_json::to_value(event).expect("a CloudEvent has string keys only");
+    Scope::from([("event".to_owned(), event)])
+}
+
+fn filtered(clause: &str, wanted: impl Into<String>, seen: impl Into<String>) -> Option<Verdict> {
+    Some(Verdict::Filtered { clause: clause.to_owned(), wanted: wanted.into(), seen: seen.into() })
+}
+
+fn clause_type(types: &[impl AsRef<str>], event: &CloudEvent) -> Option<Verdict> {
+    if types.iter().any(|ty| ty.as_ref() == event.ty) {
+        return None;
+    }
+    let wanted: Vec<&str> = types.iter().map(AsRef::as_ref).collect();
+    filtered("type", wanted.join(" or "), &event.ty)
+}
+
+/// A list of names, one of which the event's `data` must have in `field`; an empty list means any.
+fn clause_name(clause: &str, names: &[String], field: &str, event: &CloudEvent) -> Option<Verdict> {
+    let seen = event.data.get(field).and_then(Value::as_str);
+    if names.is_empty() || seen.is_some_and(|seen| names.iter().any(|name| name == seen)) {
+        return None;
+    }
+    filtered(clause, names.join(" or "), seen.unwrap_or(NOTHING))
+}
+
+/// What is shown for a field that the event does not have.
+const NOTHING: &str = "(none)";
+
+fn clause_branches(branches: &[String], event: &CloudEvent, unknown: &mut Vec<String>) -> Option<Verdict> {
+    if branches.is_empty() {
+        return None;
+    }
+    let branch = event.data.get("branch").and_then(Value::as_str);
+    let globs = compiled("branches", branches, unknown)?;
+    if branch.is_some_and(|branch| globs.includes(branch.as_bytes())) {
+        return None;
+    }
+    filtered("branches", branches.join(", "), branch.unwrap_or(NOTHING))
+}
+
+fn clause_paths(patterns: &[String], changed: &ChangedPaths, unknown: &mut Vec<String>) -> Option<Verdict> {
+    if patterns.is_empty() {
+        return None;
+    }
+    let globs = compiled("paths", patterns, unknown)?;
+    match changed {
+        ChangedPaths::Unknown { reason } => {
+            unknown.push(format!("paths: {reason}"));
+            None
+        }
+        ChangedPaths::NotApplicable => {
+            unknown.push("paths: the changed paths of this event are not known".to_owned());
+            None
+        }
+        ChangedPaths::Complete { paths } if paths.iter().any(|path| globs.includes(path)) => None,
+        ChangedPaths::Complete { paths } => filtered("paths", patterns.join(", "), shown_paths(paths)),
+    }
+}
+
+/// The globs of a clause. The checker of workflow files refuses malformed ones; should one come this far, the clause is
+/// unknown.
+fn compiled(clause: &str, patterns: &[String], unknown: &mut Vec<String>) -> Option<GlobList> {
+    GlobList::new(patterns).map_err(|message| unknown.push(format!("{clause}: {message}"))).ok()
+}
+
+/// Most changed paths that a verdict names.
+pub const MAX_PATHS_SHOWN: usize = 20;
+
+fn shown_paths(paths: &[Vec<u8>]) -> String {
+    if paths.is_empty() {
+        return "(no changed path)".to_owned();
+    }
+    let mut shown: Vec<String> =
+        paths.iter().take(MAX_PATHS_SHOWN).map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+    if paths.len() > MAX_PATHS_SHOWN {
+        shown.push(format!("and {} more", paths.len() - MAX_PATHS_SHOWN));
+    }
+    shown.join(", ")
+}
+
+fn clause_data_changed(event: &CloudEvent) -> Option<Verdict> {
+    match event.data.get("data_changed").and_then(Value::as_bool) {
+        Some(true) => None,
+        Some(false) | None => filtered("dataset", "a version with changed data", "only metadata changed"),
+    }
+}
+
+fn clause_where(condition: &Expr, event: &CloudEvent, unknown: &mut Vec<String>) -> Option<Verdict> {
+    let scope = event_scope(event);
+    match condition.evaluate_bool(&scope) {
+        Ok(true) => None,
+        Ok(false) => filtered("where", condition.source(), shown_operands(condition, &scope, event)),
+        Err(error) => {
+            unknown.push(format!("where: failed to {error}"));
+            None
+        }
+    }
+}
+
+/// The values that a false condition read, so that nobody has to guess: `event.data.branch = "dev"`.
+fn shown_operands(condition: &Expr, scope: &Scope, event: &CloudEvent) -> String {
+    let shown: Vec<String> = condition
+        .paths("event")
+        .into_iter()
+        .take(MAX_PATHS_SHOWN)
+        .map(|path| {
+            let value = path.iter().try_fold(&scope["event"], |value, name| value.get(name));
+            let value = value.map_or_else(|| NOTHING.to_owned(), |value| shorten(&value.to_string()));
+            format!("event.{} = {value}", path.join("."))
+        })
+        .collect();
+    if shown.is_empty() { event.subject.clone().unwrap_or_else(|| NOTHING.to_owned()) } else { shown.join(", ") }
+}
+
+/// Longest value that a verdict quotes, in characters.
+const MAX_VALUE_SHOWN: usize = 200;
+
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(MAX_VALUE_SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }

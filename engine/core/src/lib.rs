@@ -20,6 +20,7 @@ pub mod event;
 pub mod expr;
 pub mod filter;
 pub mod plan;
+pub mod planted;
 pub mod state;
 
 pub use command::{Command, outstanding};

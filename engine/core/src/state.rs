@@ -57,6 +57,26 @@ pub struct Cancel {
     pub reason: String,
     /// When.
     pub at: Millis,
+    /// How much longer the `Finally` phase may take.
+    #[serde(default)]
+    pub grace: Grace,
+}
+
+/// What a cancelled run leaves to its `Finally` phase. It begins with that phase, or with the cancel if that comes later,
+/// so that slow stops of main tasks take nothing away from cleaning up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "grace", rename_all = "snake_case")]
+pub enum Grace {
+    /// Tasks of earlier phases are still to end.
+    #[default]
+    NotBegun,
+    /// The phase is running.
+    Since {
+        /// Since when.
+        at: Millis,
+    },
+    /// Its tasks are being stopped as well.
+    Over,
 }
 
 /// Where a step stands.
@@ -150,7 +170,29 @@ pub enum TaskStatus {
     },
 }
 
+impl Cancel {
+    /// Whether it stops tasks of this phase: `Finally` is spared until its grace is over.
+    pub fn stops(&self, phase: Phase) -> bool {
+        match phase {
+            Phase::Main | Phase::OnFailure => true,
+            Phase::Finally => self.grace == Grace::Over,
+        }
+    }
+}
+
 impl TaskStatus {
+    /// Whether it ended well.
+    pub fn is_success(&self) -> bool {
+        match self {
+            Self::Succeeded { .. } => true,
+            Self::Ready { .. }
+            | Self::Running { .. }
+            | Self::Backoff { .. }
+            | Self::Failed { .. }
+            | Self::Cancelled { .. } => false,
+        }
+    }
+
     /// Whether nothing can happen to the task any more.
     pub fn is_terminal(&self) -> bool {
         match self {
@@ -190,6 +232,11 @@ impl RunState {
             created_at: Millis(0),
             ended_at: None,
         }
+    }
+
+    /// Whether tasks of this phase are to be stopped rather than executed.
+    pub fn is_stopping(&self, phase: Phase) -> bool {
+        self.cancel.as_ref().is_some_and(|cancel| cancel.stops(phase))
     }
 
     /// Whether the run has ended.
