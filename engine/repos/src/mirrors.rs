@@ -1,0 +1,424 @@
+//! The folder of bare mirrors, and the asynchronous face of this crate.
+//!
+//! A mirror is a bare repository of our own below one folder, named by project, repository and URL. It holds every
+//! branch and tag of its origin, and objects that are reachable no more (nothing here collects garbage), so that the
+//! commit before a force push can usually still be compared. It is a cache: it may be deleted at any time.
+//!
+//! **Locking.** Each mirror has one lock in this process: fetching writes, all else reads. The data folder belongs to one
+//! process (its own lock file proves it), so a lock file that libgit2 left in a mirror is a leftover of a crash and is
+//! removed when the mirror is opened first.
+//!
+//! The work itself is in the sibling modules, as blocking functions over a [`git2::Repository`].
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, Once},
+};
+
+use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryInitOptions};
+use kickwheel_schemas::Digest;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::RwLock;
+
+use crate::{
+    changes::{self, ChangedPaths, PushRange},
+    fetch::{self, FetchError, Fetched},
+    notes::{self, NoteError},
+    origin::{Origin, OriginError},
+    select::Selection,
+    source::{self, ExportError, Exported},
+    workflows::{self, WorkflowFiles},
+};
+
+/// All mirrors of a data folder. Cheap to clone; clones share their locks.
+#[derive(Clone, Debug)]
+pub struct Mirrors {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    dir: PathBuf,
+    locks: Mutex<HashMap<PathBuf, Arc<RwLock<()>>>>,
+}
+
+/// Names one mirror. Made by [`Mirrors::mirror`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorId {
+    /// The project that the repository is bound to.
+    pub project: String,
+    /// The repository's name in its project.
+    pub name: String,
+    /// As configured.
+    pub url: String,
+    origin: Origin,
+    path: PathBuf,
+}
+
+impl MirrorId {
+    /// Where the repository is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The mirror's folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// The default branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Without `refs/heads/`.
+    pub branch: String,
+    /// Full hex id.
+    pub commit: String,
+}
+
+/// A branch or tag of a mirror.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedRef {
+    /// In full, for example `refs/heads/main`.
+    pub name: String,
+    /// Full hex id of what it points at: for an annotated tag the tag object.
+    pub target: String,
+    /// Full hex id of the commit behind it; `None` for a tag of something else.
+    pub commit: Option<String>,
+}
+
+/// Why the folder of mirrors, or one mirror, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MirrorError {
+    /// Stop: bind another URL.
+    #[error(transparent)]
+    Origin(#[from] OriginError),
+    /// Retry later: our own disk.
+    #[error("create the mirror {path:?}: {reason}; check that the data folder is writable and has space")]
+    Create {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+/// Why something cannot be read from a mirror.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Fetch it first; it may be gone.
+    #[error("find commit {commit} in the mirror of {url:?}: fetch it first")]
+    NoCommit {
+        /// As it was asked for.
+        commit: String,
+        /// As configured.
+        url: String,
+    },
+    /// Fetch again and retry: a damaged mirror has been discarded and is built anew by the next fetch.
+    #[error("read the mirror of {url:?}: {reason}; the next fetch repairs it")]
+    Mirror {
+        /// As configured.
+        url: String,
+        /// What libgit2 said.
+        reason: String,
+    },
+}
+
+impl Mirrors {
+    /// Uses `dir` for mirrors, creating it when it is absent.
+    pub fn open(dir: impl Into<PathBuf>) -> Result<Self, MirrorError> {
+        trust_repositories_of_others();
+        let dir = dir.into();
+        fs::create_dir_all(&dir)
+            .map_err(|error| MirrorError::Create { path: dir.clone(), reason: error.to_string() })?;
+        Ok(Self { inner: Arc::new(Inner { dir, locks: Mutex::default() }) })
+    }
+
+    /// The mirror of `url`, bound as `name` in `project`. Its folder is made when it is absent; nothing is fetched.
+    pub async fn mirror(&self, project: &str, name: &str, url: &str) -> Result<MirrorId, MirrorError> {
+        let origin = Origin::parse(url)?;
+        // The URL is part of the name, so that binding another repository under the same name starts afresh.
+        let url_hash = hex::encode(&Sha256::digest(url)[..URL_HASH_BYTES]);
+        let folder = format!("{}-{url_hash}.git", file_name(name));
+        let path = self.inner.dir.join(file_name(project)).join(folder);
+        let id = MirrorId { project: project.into(), name: name.into(), url: url.into(), origin, path };
+        let known = self.inner.locks.lock().expect("no holder of this lock panics").contains_key(&id.path);
+        if !known {
+            let _exclusive = self.lock(&id).write_owned().await;
+            let path = id.path.clone();
+            blocking(move || prepare(&path)).await?;
+        }
+        Ok(id)
+    }
+
+    /// Deletes a mirror. The origin is not touched.
+    pub async fn remove(&self, id: &MirrorId) -> io::Result<()> {
+        let _exclusive = self.lock(id).write_owned().await;
+        let path = id.path.clone();
+        let removed = blocking(move || match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await;
+        self.inner.locks.lock().expect("no holder of this lock panics").remove(&id.path);
+        removed
+    }
+
+    /// Brings all branches and tags of the origin into the mirror, forgets those that are gone there, and makes sure
+    /// that the `wanted` commits (full hex ids) are present even if no branch or tag leads to them any more.
+    pub async fn fetch(&self, id: &MirrorId, wanted: &[String]) -> Result<Fetched, FetchError> {
+        let _exclusive = self.lock(id).write_owned().await;
+        let (id, wanted) = (id.clone(), wanted.to_vec());
+        blocking(move || fetch::fetch(&id, &wanted)).await
+    }
+
+    /// The default branch and its commit; `None` while there is no branch. See [`Fetched`] for how it is chosen.
+    pub async fn head(&self, id: &MirrorId) -> Result<Option<Head>, ReadError> {
+        self.read(id, |repo, _| fetch::head(repo).map_err(ReadFailure::Git)).await
+    }
+
+    /// Every branch and tag, sorted by name. Names that are not UTF-8 are left out; their commits are in the mirror.
+    pub async fn heads(&self, id: &MirrorId) -> Result<Vec<NamedRef>, ReadError> {
+        self.read(id, |repo, _| fetch::named_refs(repo).map_err(ReadFailure::Git)).await
+    }
+
+    /// The paths that a push changed, from the trees of the mirror. Fetches what is missing. An `Err` means: retry
+    /// later; what can never be known is [`ChangedPaths::Unknown`].
+    pub async fn changed_paths(&self, id: &MirrorId, range: &PushRange) -> Result<ChangedPaths, FetchError> {
+        let asked = range.clone();
+        let first = self.read(id, move |repo, _| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await;
+        match first {
+            Ok(changes::Comparison::Known(paths)) => return Ok(paths),
+            // A damaged mirror has just been discarded, so it is fetched anew like an incomplete one.
+            Ok(changes::Comparison::Missing(_)) | Err(_) => {}
+        }
+        let wanted: Vec<String> = range.before.iter().chain([&range.after]).cloned().collect();
+        match self.fetch(id, &wanted).await {
+            // Gone is no failure here: the comparison below says which of the two is missing.
+            Ok(_) | Err(FetchError::Gone { .. }) => {}
+            Err(FetchError::Unsupported { reason, .. }) => return Ok(ChangedPaths::Unknown(reason)),
+            Err(error @ (FetchError::Unreachable { .. } | FetchError::Mirror { .. })) => return Err(error),
+        }
+        let asked = range.clone();
+        match self.read(id, move |repo, _| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await {
+            Ok(changes::Comparison::Known(paths)) => Ok(paths),
+            Ok(changes::Comparison::Missing(commits)) => Ok(ChangedPaths::Unknown(format!(
+                "{} is in the repository no more (a force push may have removed it)",
+                commits.join(" and ")
+            ))),
+            Err(error) => Err(FetchError::Mirror { url: id.url.clone(), reason: error.to_string() }),
+        }
+    }
+
+    /// The workflow files of a commit, within the limits of [`workflows`].
+    pub async fn workflow_files(&self, id: &MirrorId, commit: &str) -> Result<WorkflowFiles, ReadError> {
+        let commit = commit.to_owned();
+        self.read(id, move |repo, _| workflows::workflow_files(repo, &find_commit(repo, &commit)?).map_err(Into::into)).await
+    }
+
+    /// The id of a commit's tree, full hex.
+    pub async fn tree(&self, id: &MirrorId, commit: &str) -> Result<String, ReadError> {
+        let commit = commit.to_owned();
+        self.read(id, move |repo, _| Ok(find_commit(repo, &commit)?.tree_id().to_string())).await
+    }
+
+    /// A digest over mode, path and content id of what `selection` takes of a commit's source tree: the same exactly
+    /// when [`Mirrors::export`] would write the same. Nothing is written.
+    pub async fn tree_digest(&self, id: &MirrorId, commit: &str, selection: &Selection) -> Result<Digest, ReadError> {
+        let (commit, selection) = (commit.to_owned(), selection.clone());
+        self.read(id, move |repo, _| {
+            source::tree_digest(repo, &find_commit(repo, &commit)?.tree()?, &selection).map_err(Into::into)
+        })
+        .await
+    }
+
+    /// Writes what `selection` takes of a commit's source tree into `dest`, which must be absent or empty. The
+    /// `.kickwheel/` folder is never part of it.
+    pub async fn export(
+        &self,
+        id: &MirrorId,
+        commit: &str,
+        selection: &Selection,
+        dest: &Path,
+    ) -> Result<Exported, ExportError> {
+        let (commit, selection, dest) = (commit.to_owned(), selection.clone(), dest.to_owned());
+        self.read(id, move |repo, _| {
+            let tree = find_commit(repo, &commit)?.tree()?;
+            // The outer result is the mirror's, the inner one the export's own.
+            match source::export(repo, &tree, &selection, &dest) {
+                Err(ExportError::Git(error)) => Err(ReadFailure::Git(error)),
+                other => Ok(other),
+            }
+        })
+        .await?
+    }
+
+    /// Puts the section `key` (a run's id) of the note on `commit` in the **origin**, below `refs/notes/kickwheel`. Other
+    /// sections are kept, the same one is replaced in place. Safe against other writers.
+    pub async fn add_note(&self, id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+        let (id, commit, key, text) = (id.clone(), commit.to_owned(), key.to_owned(), text.to_owned());
+        blocking(move || notes::add_note(&id, &commit, &key, &text)).await
+    }
+
+    /// The whole note on `commit` in the origin, lossily as text; `None` when there is none.
+    pub async fn read_note(&self, id: &MirrorId, commit: &str) -> Result<Option<String>, NoteError> {
+        let (id, commit) = (id.clone(), commit.to_owned());
+        blocking(move || notes::read_note(&id, &commit)).await
+    }
+
+    fn lock(&self, id: &MirrorId) -> Arc<RwLock<()>> {
+        let mut locks = self.inner.locks.lock().expect("no holder of this lock panics");
+        Arc::clone(locks.entry(id.path.clone()).or_default())
+    }
+
+    /// Runs `work` over the mirror under its read lock. A mirror that turns out to be damaged is deleted, so that the
+    /// next fetch builds it anew.
+    async fn read<T, W>(&self, id: &MirrorId, work: W) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Repository, &MirrorId) -> Result<T, ReadFailure> + Send + 'static,
+    {
+        let shared = self.lock(id).read_owned().await;
+        let asked = id.clone();
+        let result = blocking(move || {
+            let repo = Repository::open_bare(&asked.path)?;
+            work(&repo, &asked)
+        })
+        .await;
+        drop(shared);
+        match result {
+            Ok(value) => Ok(value),
+            Err(ReadFailure::NoCommit(commit)) => Err(ReadError::NoCommit { commit, url: id.url.clone() }),
+            Err(ReadFailure::Git(error)) => {
+                if is_damage(&error) {
+                    tracing::warn!(mirror = ?id.path, %error, "a mirror is damaged and is discarded");
+                    // Best effort: if it cannot be deleted, the next fetch meets the damage and says so.
+                    let _ = self.remove(id).await;
+                }
+                Err(ReadError::Mirror { url: id.url.clone(), reason: error.message().to_owned() })
+            }
+        }
+    }
+}
+
+/// Why a blocking read ended, before it is known which mirror it was.
+pub(crate) enum ReadFailure {
+    NoCommit(String),
+    Git(git2::Error),
+}
+
+impl From<git2::Error> for ReadFailure {
+    fn from(error: git2::Error) -> Self {
+        Self::Git(error)
+    }
+}
+
+/// How many bytes of the URL's hash a mirror's folder name carries: enough to tell the few URLs apart that one
+/// repository name is ever bound to.
+const URL_HASH_BYTES: usize = 8;
+
+/// The commit named by a full hex id.
+pub(crate) fn find_commit<'r>(repo: &'r Repository, commit: &str) -> Result<git2::Commit<'r>, ReadFailure> {
+    let missing = || ReadFailure::NoCommit(commit.to_owned());
+    let oid = full_id(commit).ok_or_else(missing)?;
+    match repo.find_object(oid, None).and_then(|object| object.peel_to_commit()) {
+        Ok(commit) => Ok(commit),
+        Err(error) if error.code() == ErrorCode::NotFound || error.code() == ErrorCode::InvalidSpec => Err(missing()),
+        Err(error) => Err(ReadFailure::Git(error)),
+    }
+}
+
+/// Parses a *full* hex id; libgit2 itself would take a prefix and pad it with zeros.
+pub(crate) fn full_id(text: &str) -> Option<Oid> {
+    if text.len() != SHA1_HEX_LEN { None } else { Oid::from_str(text).ok() }
+}
+
+/// Hex digits of an id in a SHA-1 repository, the only kind that this build of libgit2 reads.
+pub(crate) const SHA1_HEX_LEN: usize = 40;
+
+/// Opens the mirror at `path`, making it when it is absent.
+pub(crate) fn open_or_create(path: &Path) -> Result<Repository, git2::Error> {
+    match Repository::open_bare(path) {
+        Ok(repo) => Ok(repo),
+        Err(error) if error.code() == ErrorCode::NotFound => {
+            let mut options = RepositoryInitOptions::new();
+            // No template: what the machine's templates hold (hooks, attributes) has no place in a cache of ours.
+            options.bare(true).mkpath(true).external_template(false);
+            Repository::init_opts(path, &options)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an error says that objects or refs of a repository are broken, as opposed to a lack of memory or files.
+pub(crate) fn is_damage(error: &git2::Error) -> bool {
+    matches!(
+        error.class(),
+        ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Tree | ErrorClass::Reference
+    ) || (error.class() == ErrorClass::Repository && error.code() == ErrorCode::NotFound)
+}
+
+fn prepare(path: &Path) -> Result<(), MirrorError> {
+    let failed = |reason: String| MirrorError::Create { path: path.to_owned(), reason };
+    if path.exists() {
+        remove_leftover_locks(path).map_err(|error| failed(error.to_string()))?;
+    }
+    open_or_create(path).map_err(|error| failed(error.message().to_owned()))?;
+    Ok(())
+}
+
+/// Removes `*.lock` files. The caller is the only user of this mirror: see the header.
+fn remove_leftover_locks(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        // Objects are never locked, and there may be many.
+        if kind.is_dir() && entry.file_name() != "objects" {
+            remove_leftover_locks(&entry.path())?;
+        } else if kind.is_file() && entry.path().extension().is_some_and(|extension| extension == "lock") {
+            tracing::warn!(file = ?entry.path(), "removing a lock file that a crash left in a mirror");
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// A name as one file name, reversibly: bytes that mean something to a file system or a shell become `%XX`.
+fn file_name(name: &str) -> String {
+    let mut safe = String::with_capacity(name.len());
+    for (index, byte) in name.bytes().enumerate() {
+        let plain = byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' || (byte == b'.' && index > 0);
+        if plain {
+            safe.push(char::from(byte));
+        } else {
+            safe.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    safe
+}
+
+/// Lets libgit2 open repositories that belong to another user, once per process.
+///
+/// The check protects a person who steps into a stranger's folder and whose *git* would then run what the repository's
+/// configuration says (hooks, filters, pagers, ssh commands). libgit2 runs none of these for what we do, and an origin is
+/// bound by an administrator on purpose; a server that runs as its own user could otherwise serve nobody's repository.
+#[allow(unsafe_code)]
+pub(crate) fn trust_repositories_of_others() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: the option is a plain global in libgit2 that must not be written while another thread opens a
+        // repository. `Once` makes this the only write, and every path of this crate that opens one passes here first.
+        let result = unsafe { git2::opts::set_verify_owner_validation(false) };
+        result.expect("the option exists in the libgit2 that is compiled in");
+    });
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => panic!("the runtime stopped while a repository was in use: {error}"),
+    }
+}

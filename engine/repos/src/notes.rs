@@ -1,0 +1,325 @@
+//! Results written back as Git notes, below `refs/notes/kickwheel` of the origin.
+//!
+//! Several runs may concern one commit, so a note has one section per key, each opened by a line `run: <key>`. A section
+//! is replaced in place, all others are kept byte for byte, and so is text that a person put above the first one.
+//!
+//! The ref's own lock file, the one that `git` itself takes, is held from reading the old note to moving the ref: two
+//! writers, in one process or in several, never lose each other's section. Nothing else of the origin is touched.
+
+use std::{
+    fs,
+    path::Path,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use git2::{ErrorCode, FileMode, ObjectType, Oid, Repository, Signature, Tree};
+
+use crate::{
+    fetch::{FetchError, open_origin},
+    mirrors::{MirrorId, full_id},
+};
+
+/// Where notes are kept. `git notes --ref=kickwheel show <commit>` and `git log --notes=kickwheel` read them.
+pub const NOTES_REF: &str = "refs/notes/kickwheel";
+/// Longest text of one section, in bytes.
+pub const MAX_SECTION_BYTES: usize = 64 * 1024;
+/// Longest note; the oldest sections make room, and a line says so.
+pub const MAX_NOTE_BYTES: usize = 1024 * 1024;
+
+/// How long a writer waits for others.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+/// A lock file this old is a leftover of a crash: no writer holds this ref's lock for longer than milliseconds.
+const LOCK_ABANDONED: Duration = Duration::from_secs(60);
+/// From this many entries on, a notes tree gets subfolders by the first two digits, so that a write stays small.
+const FANOUT_FROM: usize = 256;
+const SECTION_HEADER: &[u8] = b"run: ";
+const OMITTED: &[u8] = b"(sections of older runs are left out)";
+
+/// Why a note was not written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum NoteError {
+    /// Retry later for [`FetchError::Unreachable`], stop for [`FetchError::Unsupported`].
+    #[error(transparent)]
+    Origin(#[from] FetchError),
+    /// Stop.
+    #[error("write a note on commit {commit}: {url:?} does not have it; it may have been force-pushed away")]
+    NoCommit {
+        /// As it was asked for.
+        commit: String,
+        /// As configured.
+        url: String,
+    },
+    /// Stop: give a shorter text.
+    #[error("write a note of {0} bytes: a section may have {MAX_SECTION_BYTES}")]
+    TooLong(usize),
+    /// Stop: keys are one line.
+    #[error("write a note for the key {0:?}: a key is one non-empty line")]
+    BadKey(String),
+    /// Retry later.
+    #[error("write the note on commit {commit} in {url:?}: {reason}")]
+    Write {
+        /// As it was asked for.
+        commit: String,
+        /// As configured.
+        url: String,
+        /// What libgit2 said, or that others held the lock for too long.
+        reason: String,
+    },
+}
+
+pub(crate) fn add_note(id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+    if text.len() > MAX_SECTION_BYTES {
+        return Err(NoteError::TooLong(text.len()));
+    }
+    if key.trim().is_empty() || key.contains(['\n', '\r']) {
+        return Err(NoteError::BadKey(key.into()));
+    }
+    let origin = open_origin(id.origin(), &id.url)?;
+    let on = annotated(&origin, id, commit)?;
+    let failed = |reason: &str| NoteError::Write {
+        commit: commit.to_owned(),
+        url: id.url.clone(),
+        reason: reason.to_owned(),
+    };
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match write_locked(&origin, on, key, text) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.code() == ErrorCode::Locked => {}
+            Err(error) => return Err(failed(error.message())),
+        }
+        if Instant::now() > deadline {
+            return Err(failed("another writer holds the lock of refs/notes/kickwheel"));
+        }
+        break_abandoned_lock(&origin.commondir().join(format!("{NOTES_REF}.lock")));
+        thread::sleep(LOCK_POLL);
+    }
+}
+
+pub(crate) fn read_note(id: &MirrorId, commit: &str) -> Result<Option<String>, NoteError> {
+    let origin = open_origin(id.origin(), &id.url)?;
+    let on = annotated(&origin, id, commit)?;
+    let read = || -> Result<Option<Vec<u8>>, git2::Error> {
+        match notes_tree(&origin)? {
+            Some((_, tree)) => note_of(&origin, &tree, &on.to_string()),
+            None => Ok(None),
+        }
+    };
+    let note = read().map_err(|error| FetchError::Unreachable {
+        url: id.url.clone(),
+        reason: error.message().to_owned(),
+    })?;
+    Ok(note.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn annotated(origin: &Repository, id: &MirrorId, commit: &str) -> Result<Oid, NoteError> {
+    full_id(commit)
+        .filter(|oid| origin.find_commit(*oid).is_ok())
+        .ok_or_else(|| NoteError::NoCommit { commit: commit.to_owned(), url: id.url.clone() })
+}
+
+/// One attempt: lock, read, merge, write, move the ref. Everything is undone if it ends early.
+fn write_locked(origin: &Repository, on: Oid, key: &str, text: &str) -> Result<(), git2::Error> {
+    let mut transaction = origin.transaction()?;
+    transaction.lock_ref(NOTES_REF)?;
+    let old = notes_tree(origin)?;
+    let existing = match &old {
+        Some((_, tree)) => note_of(origin, tree, &on.to_string())?.unwrap_or_default(),
+        None => Vec::new(),
+    };
+    let merged = merge(&existing, key, text);
+    if merged == existing {
+        return Ok(());
+    }
+    let blob = origin.blob(&merged)?;
+    let tree = put(origin, old.as_ref().map(|(_, tree)| tree), &on.to_string(), blob)?;
+    let parent = match &old {
+        Some((commit, _)) => Some(origin.find_commit(*commit)?),
+        None => None,
+    };
+    let who = Signature::now("Kickwheel", "kickwheel@localhost")?;
+    let message = format!("Notes of run {key}\n");
+    let parents: Vec<_> = parent.iter().collect();
+    let commit = origin.commit(None, &who, &who, &message, &origin.find_tree(tree)?, &parents)?;
+    transaction.set_target(NOTES_REF, commit, Some(&who), message.trim_end())?;
+    transaction.commit()
+}
+
+fn notes_tree(origin: &Repository) -> Result<Option<(Oid, Tree<'_>)>, git2::Error> {
+    match origin.find_reference(NOTES_REF) {
+        Ok(reference) => {
+            let commit = reference.peel_to_commit()?;
+            Ok(Some((commit.id(), commit.tree()?)))
+        }
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The note under `rest` (hex digits not yet spent on subfolders), at whatever depth `git` or we have put it.
+fn note_of(origin: &Repository, tree: &Tree<'_>, rest: &str) -> Result<Option<Vec<u8>>, git2::Error> {
+    if let Some(entry) = tree.get_name(rest).filter(|entry| entry.kind() == Some(ObjectType::Blob)) {
+        return origin.find_blob(entry.id()).map(|blob| Some(blob.content().to_vec()));
+    }
+    match subfolder(tree, rest) {
+        Some((id, deeper)) => note_of(origin, &origin.find_tree(id)?, deeper),
+        None => Ok(None),
+    }
+}
+
+fn subfolder<'t>(tree: &Tree<'_>, rest: &'t str) -> Option<(Oid, &'t str)> {
+    let (first, deeper) = rest.split_at_checked(2)?;
+    let entry = tree.get_name(first)?;
+    (entry.kind() == Some(ObjectType::Tree) && !deeper.is_empty()).then(|| (entry.id(), deeper))
+}
+
+/// A copy of `tree` with the note `rest` set to `blob`, everything else unchanged.
+fn put(origin: &Repository, tree: Option<&Tree<'_>>, rest: &str, blob: Oid) -> Result<Oid, git2::Error> {
+    let mut builder = origin.treebuilder(tree)?;
+    let here = tree.is_some_and(|tree| tree.get_name(rest).is_some());
+    let below = tree.and_then(|tree| subfolder(tree, rest));
+    let crowded = builder.len() >= FANOUT_FROM && rest.len() > 2;
+    if here || (below.is_none() && !crowded) {
+        builder.insert(rest, blob, FileMode::Blob.into())?;
+        return builder.write();
+    }
+    let below = match below {
+        Some((id, _)) => Some(origin.find_tree(id)?),
+        None => None,
+    };
+    let (first, deeper) = rest.split_at(2);
+    let changed = put(origin, below.as_ref(), deeper, blob)?;
+    builder.insert(first, changed, FileMode::Tree.into())?;
+    builder.write()
+}
+
+fn break_abandoned_lock(lock: &Path) {
+    let age = fs::metadata(lock)
+        .and_then(|meta| meta.modified())
+        .map(|modified| SystemTime::now().duration_since(modified).unwrap_or_default());
+    if age.is_ok_and(|age| age > LOCK_ABANDONED) {
+        tracing::warn!(?lock, "removing a lock file that a crashed writer of notes left");
+        // If another writer was faster, the next attempt sees it.
+        let _ = fs::remove_file(lock);
+    }
+}
+
+/// `existing` with the section `key` set to `text`.
+fn merge(existing: &[u8], key: &str, text: &str) -> Vec<u8> {
+    let (mut preamble, mut sections) = parse(existing);
+    let section = (key.as_bytes().to_vec(), render(key, text));
+    let written = match sections.iter().position(|(name, _)| *name == section.0) {
+        Some(index) => {
+            sections[index] = section;
+            index
+        }
+        None => {
+            sections.push(section);
+            sections.len() - 1
+        }
+    };
+    // Oldest first, never the one that was just written.
+    let mut excess = join(&preamble, &sections).len().saturating_sub(MAX_NOTE_BYTES);
+    let mut index = 0;
+    sections.retain(|(_, section)| {
+        let drop = excess > 0 && index != written;
+        index += 1;
+        if drop {
+            excess = excess.saturating_sub(section.len());
+        }
+        !drop
+    });
+    if index > sections.len() && !preamble.ends_with(OMITTED) {
+        if !preamble.is_empty() {
+            preamble.extend_from_slice(b"\n\n");
+        }
+        preamble.extend_from_slice(OMITTED);
+    }
+    join(&preamble, &sections)
+}
+
+type Section = (Vec<u8>, Vec<u8>);
+
+/// What stands before the first section, and the sections as (key, whole text), all without trailing blank lines.
+fn parse(note: &[u8]) -> (Vec<u8>, Vec<Section>) {
+    let mut preamble = Vec::new();
+    let mut sections: Vec<Section> = Vec::new();
+    for line in note.split_inclusive(|byte| *byte == b'\n') {
+        if let Some(key) = line.strip_prefix(SECTION_HEADER) {
+            sections.push((key.trim_ascii_end().to_vec(), line.to_vec()));
+        } else if let Some((_, section)) = sections.last_mut() {
+            section.extend_from_slice(line);
+        } else {
+            preamble.extend_from_slice(line);
+        }
+    }
+    let trimmed = |bytes: &[u8]| bytes.trim_ascii_end().to_vec();
+    let sections = sections.into_iter().map(|(key, section)| (key, trimmed(&section))).collect();
+    (trimmed(&preamble), sections)
+}
+
+fn render(key: &str, text: &str) -> Vec<u8> {
+    let mut section = [SECTION_HEADER, key.trim_end().as_bytes()].concat();
+    for line in text.trim_end().lines() {
+        section.push(b'\n');
+        // A line that looks like a header would be read back as one.
+        if line.as_bytes().starts_with(SECTION_HEADER) {
+            section.push(b' ');
+        }
+        section.extend_from_slice(line.as_bytes());
+    }
+    section
+}
+
+fn join(preamble: &[u8], sections: &[Section]) -> Vec<u8> {
+    let parts: Vec<&[u8]> =
+        std::iter::once(preamble).filter(|p| !p.is_empty()).chain(sections.iter().map(|(_, s)| s.as_slice())).collect();
+    let mut note = parts.join(b"\n\n".as_slice());
+    note.push(b'\n');
+    note
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(existing: &str, key: &str, text: &str, expected: &str) {
+        let merged = merge(existing.as_bytes(), key, text);
+        assert_eq!(String::from_utf8_lossy(&merged), expected);
+    }
+
+    #[test]
+    fn each_run_has_one_section() {
+        check("", "a", "one\ntwo\n", "run: a\none\ntwo\n");
+        check("run: a\none\n", "b", "x", "run: a\none\n\nrun: b\nx\n");
+        check("run: a\none\n\nrun: b\nx\n", "a", "new", "run: a\nnew\n\nrun: b\nx\n");
+    }
+
+    #[test]
+    fn a_persons_text_is_kept() {
+        check("mind this\n\n", "a", "one", "mind this\n\nrun: a\none\n");
+        check("mind this\n\nrun: a\none\n", "a", "two", "mind this\n\nrun: a\ntwo\n");
+    }
+
+    #[test]
+    fn a_line_that_looks_like_a_header_opens_no_section() {
+        let once = merge(b"", "a", "run: b\nx");
+        check(&String::from_utf8_lossy(&once), "b", "y", "run: a\n run: b\nx\n\nrun: b\ny\n");
+    }
+
+    #[test]
+    fn the_oldest_sections_make_room() {
+        let text = "x".repeat(MAX_SECTION_BYTES);
+        let mut note = b"kept\n".to_vec();
+        for run in 0..40 {
+            note = merge(&note, &format!("r{run}"), &text);
+            assert!(note.len() <= MAX_NOTE_BYTES + OMITTED.len() + 2);
+        }
+        let (preamble, sections) = parse(&note);
+        assert_eq!(preamble, [b"kept\n\n", OMITTED].concat());
+        assert_eq!(sections.last().expect("some fit").0, b"r39");
+        assert!(sections.len() >= 15);
+    }
+}
