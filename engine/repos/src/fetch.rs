@@ -141,7 +141,9 @@ pub(crate) fn open_origin(origin: &Origin, url: &str) -> Result<Repository, Fetc
         }
     };
     if repo.is_shallow() {
-        return Err(unsupported("it is a shallow clone, so its history is incomplete; run `git fetch --unshallow` there".into()));
+        return Err(unsupported(
+            "it is a shallow clone, so its history is incomplete; run `git fetch --unshallow` there".into(),
+        ));
     }
     Ok(repo)
 }
@@ -163,7 +165,8 @@ fn synchronise(origin: &Repository, id: &MirrorId, wanted: &[String]) -> Result<
     let default = default_branch(origin, &refs).at_origin()?;
     if let Some(default) = default {
         let target = format!("refs/heads/{default}");
-        let same = mirror.find_reference("HEAD").is_ok_and(|head| head.symbolic_target().ok().flatten() == Some(&target));
+        let same =
+            mirror.find_reference("HEAD").is_ok_and(|head| head.symbolic_target().ok().flatten() == Some(&target));
         if !same {
             mirror.reference_symbolic("HEAD", &target, true, "kickwheel: the origin's default branch").at_mirror()?;
         }

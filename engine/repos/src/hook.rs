@@ -64,7 +64,9 @@ pub enum HookError {
         reason: String,
     },
     /// Stop: a person must choose.
-    #[error("install the hook {hook:?}: it was replaced by another one, while {kept:?} keeps a third; join them into one of the two and delete the other")]
+    #[error(
+        "install the hook {hook:?}: it was replaced by another one, while {kept:?} keeps a third; join them into one of the two and delete the other"
+    )]
     Conflict {
         /// The hook's file.
         hook: PathBuf,
@@ -197,8 +199,7 @@ impl Place {
             path: repository.to_owned(),
             reason: error.message().to_owned(),
         };
-        let repo =
-            Repository::open_ext(repository, RepositoryOpenFlags::NO_SEARCH, &[] as &[&str]).map_err(broken)?;
+        let repo = Repository::open_ext(repository, RepositoryOpenFlags::NO_SEARCH, &[] as &[&str]).map_err(broken)?;
         let git_dir = fs::canonicalize(repo.commondir()).map_err(|error| failed(repo.commondir(), &error))?;
         let configured = match repo.config().and_then(|config| config.get_path("core.hooksPath")) {
             Ok(path) => Some(path),

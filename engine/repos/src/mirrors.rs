@@ -145,50 +145,48 @@ impl Mirrors {
         let path = self.inner.dir.join(file_name(project)).join(folder);
         let id = MirrorId { project: project.into(), name: name.into(), url: url.into(), origin, path };
         let known = self.inner.locks.lock().expect("no holder of this lock panics").contains_key(&id.path);
-        if !known {
-            let _exclusive = self.lock(&id).write_owned().await;
+        if !known || !id.path.exists() {
+            let exclusive = self.lock(&id).write_owned().await;
             let path = id.path.clone();
-            blocking(move || prepare(&path)).await?;
+            blocking(exclusive, move || prepare(&path)).await?;
         }
         Ok(id)
     }
 
     /// Deletes a mirror. The origin is not touched.
     pub async fn remove(&self, id: &MirrorId) -> io::Result<()> {
-        let _exclusive = self.lock(id).write_owned().await;
+        let exclusive = self.lock(id).write_owned().await;
         let path = id.path.clone();
-        let removed = blocking(move || match fs::remove_dir_all(&path) {
+        blocking(exclusive, move || match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             Ok(()) | Err(_) => Ok(()),
         })
-        .await;
-        self.inner.locks.lock().expect("no holder of this lock panics").remove(&id.path);
-        removed
+        .await
     }
 
     /// Brings all branches and tags of the origin into the mirror, forgets those that are gone there, and makes sure
     /// that the `wanted` commits (full hex ids) are present even if no branch or tag leads to them any more.
     pub async fn fetch(&self, id: &MirrorId, wanted: &[String]) -> Result<Fetched, FetchError> {
-        let _exclusive = self.lock(id).write_owned().await;
+        let exclusive = self.lock(id).write_owned().await;
         let (id, wanted) = (id.clone(), wanted.to_vec());
-        blocking(move || fetch::fetch(&id, &wanted)).await
+        blocking(exclusive, move || fetch::fetch(&id, &wanted)).await
     }
 
     /// The default branch and its commit; `None` while there is no branch. See [`Fetched`] for how it is chosen.
     pub async fn head(&self, id: &MirrorId) -> Result<Option<Head>, ReadError> {
-        self.read(id, |repo, _| fetch::head(repo).map_err(ReadFailure::Git)).await
+        self.read(id, |repo| fetch::head(repo).map_err(ReadFailure::Git)).await
     }
 
     /// Every branch and tag, sorted by name. Names that are not UTF-8 are left out; their commits are in the mirror.
     pub async fn heads(&self, id: &MirrorId) -> Result<Vec<NamedRef>, ReadError> {
-        self.read(id, |repo, _| fetch::named_refs(repo).map_err(ReadFailure::Git)).await
+        self.read(id, |repo| fetch::named_refs(repo).map_err(ReadFailure::Git)).await
     }
 
     /// The paths that a push changed, from the trees of the mirror. Fetches what is missing. An `Err` means: retry
     /// later; what can never be known is [`ChangedPaths::Unknown`].
     pub async fn changed_paths(&self, id: &MirrorId, range: &PushRange) -> Result<ChangedPaths, FetchError> {
         let asked = range.clone();
-        let first = self.read(id, move |repo, _| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await;
+        let first = self.read(id, move |repo| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await;
         match first {
             Ok(changes::Comparison::Known(paths)) => return Ok(paths),
             // A damaged mirror has just been discarded, so it is fetched anew like an incomplete one.
@@ -202,7 +200,7 @@ impl Mirrors {
             Err(error @ (FetchError::Unreachable { .. } | FetchError::Mirror { .. })) => return Err(error),
         }
         let asked = range.clone();
-        match self.read(id, move |repo, _| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await {
+        match self.read(id, move |repo| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await {
             Ok(changes::Comparison::Known(paths)) => Ok(paths),
             Ok(changes::Comparison::Missing(commits)) => Ok(ChangedPaths::Unknown(format!(
                 "{} is in the repository no more (a force push may have removed it)",
@@ -215,20 +213,21 @@ impl Mirrors {
     /// The workflow files of a commit, within the limits of [`workflows`].
     pub async fn workflow_files(&self, id: &MirrorId, commit: &str) -> Result<WorkflowFiles, ReadError> {
         let commit = commit.to_owned();
-        self.read(id, move |repo, _| workflows::workflow_files(repo, &find_commit(repo, &commit)?).map_err(Into::into)).await
+        self.read(id, move |repo| workflows::workflow_files(repo, &find_commit(repo, &commit)?).map_err(Into::into))
+            .await
     }
 
     /// The id of a commit's tree, full hex.
     pub async fn tree(&self, id: &MirrorId, commit: &str) -> Result<String, ReadError> {
         let commit = commit.to_owned();
-        self.read(id, move |repo, _| Ok(find_commit(repo, &commit)?.tree_id().to_string())).await
+        self.read(id, move |repo| Ok(find_commit(repo, &commit)?.tree_id().to_string())).await
     }
 
     /// A digest over mode, path and content id of what `selection` takes of a commit's source tree: the same exactly
     /// when [`Mirrors::export`] would write the same. Nothing is written.
     pub async fn tree_digest(&self, id: &MirrorId, commit: &str, selection: &Selection) -> Result<Digest, ReadError> {
         let (commit, selection) = (commit.to_owned(), selection.clone());
-        self.read(id, move |repo, _| {
+        self.read(id, move |repo| {
             source::tree_digest(repo, &find_commit(repo, &commit)?.tree()?, &selection).map_err(Into::into)
         })
         .await
@@ -244,7 +243,7 @@ impl Mirrors {
         dest: &Path,
     ) -> Result<Exported, ExportError> {
         let (commit, selection, dest) = (commit.to_owned(), selection.clone(), dest.to_owned());
-        self.read(id, move |repo, _| {
+        self.read(id, move |repo| {
             let tree = find_commit(repo, &commit)?.tree()?;
             // The outer result is the mirror's, the inner one the export's own.
             match source::export(repo, &tree, &selection, &dest) {
@@ -259,13 +258,13 @@ impl Mirrors {
     /// sections are kept, the same one is replaced in place. Safe against other writers.
     pub async fn add_note(&self, id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
         let (id, commit, key, text) = (id.clone(), commit.to_owned(), key.to_owned(), text.to_owned());
-        blocking(move || notes::add_note(&id, &commit, &key, &text)).await
+        blocking((), move || notes::add_note(&id, &commit, &key, &text)).await
     }
 
     /// The whole note on `commit` in the origin, lossily as text; `None` when there is none.
     pub async fn read_note(&self, id: &MirrorId, commit: &str) -> Result<Option<String>, NoteError> {
         let (id, commit) = (id.clone(), commit.to_owned());
-        blocking(move || notes::read_note(&id, &commit)).await
+        blocking((), move || notes::read_note(&id, &commit)).await
     }
 
     fn lock(&self, id: &MirrorId) -> Arc<RwLock<()>> {
@@ -278,16 +277,15 @@ impl Mirrors {
     async fn read<T, W>(&self, id: &MirrorId, work: W) -> Result<T, ReadError>
     where
         T: Send + 'static,
-        W: FnOnce(&Repository, &MirrorId) -> Result<T, ReadFailure> + Send + 'static,
+        W: FnOnce(&Repository) -> Result<T, ReadFailure> + Send + 'static,
     {
         let shared = self.lock(id).read_owned().await;
         let asked = id.clone();
-        let result = blocking(move || {
+        let result = blocking(shared, move || {
             let repo = Repository::open_bare(&asked.path)?;
-            work(&repo, &asked)
+            work(&repo)
         })
         .await;
-        drop(shared);
         match result {
             Ok(value) => Ok(value),
             Err(ReadFailure::NoCommit(commit)) => Err(ReadError::NoCommit { commit, url: id.url.clone() }),
@@ -415,8 +413,15 @@ pub(crate) fn trust_repositories_of_others() {
     });
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+/// Runs `work` on a blocking thread. The `guard` goes with it: when the caller is cancelled the work is not, and must not
+/// lose its lock.
+async fn blocking<T: Send + 'static, G: Send + 'static>(guard: G, work: impl FnOnce() -> T + Send + 'static) -> T {
+    let guarded = move || {
+        let value = work();
+        drop(guard);
+        value
+    };
+    match tokio::task::spawn_blocking(guarded).await {
         Ok(value) => value,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => panic!("the runtime stopped while a repository was in use: {error}"),

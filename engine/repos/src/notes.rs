@@ -31,7 +31,7 @@ pub const MAX_NOTE_BYTES: usize = 1024 * 1024;
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// A lock file this old is a leftover of a crash: no writer holds this ref's lock for longer than milliseconds.
-const LOCK_ABANDONED: Duration = Duration::from_secs(60);
+const LOCK_ABANDONED: Duration = Duration::from_mins(1);
 /// From this many entries on, a notes tree gets subfolders by the first two digits, so that a write stays small.
 const FANOUT_FROM: usize = 256;
 const SECTION_HEADER: &[u8] = b"run: ";
@@ -78,11 +78,8 @@ pub(crate) fn add_note(id: &MirrorId, commit: &str, key: &str, text: &str) -> Re
     }
     let origin = open_origin(id.origin(), &id.url)?;
     let on = annotated(&origin, id, commit)?;
-    let failed = |reason: &str| NoteError::Write {
-        commit: commit.to_owned(),
-        url: id.url.clone(),
-        reason: reason.to_owned(),
-    };
+    let failed =
+        |reason: &str| NoteError::Write { commit: commit.to_owned(), url: id.url.clone(), reason: reason.to_owned() };
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
         match write_locked(&origin, on, key, text) {
@@ -107,10 +104,8 @@ pub(crate) fn read_note(id: &MirrorId, commit: &str) -> Result<Option<String>, N
             None => Ok(None),
         }
     };
-    let note = read().map_err(|error| FetchError::Unreachable {
-        url: id.url.clone(),
-        reason: error.message().to_owned(),
-    })?;
+    let note =
+        read().map_err(|error| FetchError::Unreachable { url: id.url.clone(), reason: error.message().to_owned() })?;
     Ok(note.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 

@@ -20,7 +20,9 @@ pub enum Origin {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     /// A URL of a kind that this release does not reach.
-    #[error("reach {url:?}: {scheme} is not supported; give an absolute path or a file:// URL of a repository on this machine")]
+    #[error(
+        "reach {url:?}: {scheme} is not supported; give an absolute path or a file:// URL of a repository on this machine"
+    )]
     Unsupported {
         /// As configured.
         url: String,

@@ -201,13 +201,26 @@ fn check_names(entries: &[Entry]) -> Result<(), ExportError> {
             }
         }
     }
-    // Sorted, so a path that occurs twice, or as a file and as a folder, would be written through itself.
-    match entries.windows(2).find(|pair| pair[0].path == pair[1].path) {
-        Some(pair) => {
-            Err(ExportError::Hostile(format!("the commit holds the path \"{}\" twice", pair[0].path.escape_ascii())))
+    // A path that is both a link and a folder would let the commit write wherever the link leads.
+    let twice =
+        |path: &[u8]| Err(ExportError::Hostile(format!("the commit holds the path \"{}\" twice", path.escape_ascii())));
+    let mut leaves = HashSet::with_capacity(entries.len());
+    for entry in entries {
+        if !leaves.insert(entry.path.as_slice()) {
+            return twice(&entry.path);
         }
-        None => Ok(()),
     }
+    for entry in entries {
+        if let Some(folder) = folders(&entry.path).find(|folder| leaves.contains(folder)) {
+            return twice(folder);
+        }
+    }
+    Ok(())
+}
+
+/// The folders above a path, outermost first.
+fn folders(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(index, _)| &path[..index])
 }
 
 /// The target of each link, in order; an error if any leads out of the tree.
@@ -240,7 +253,7 @@ fn stays_inside(path: &[u8], target: &[u8]) -> bool {
     if target.is_empty() || target.starts_with(b"/") || target.contains(&0) {
         return false;
     }
-    let depth = path.iter().filter(|byte| **byte == b'/').count();
+    let depth = folders(path).count();
     let mut climbed = 0;
     let mut named = false;
     for part in target.split(|byte| *byte == b'/') {
@@ -265,8 +278,7 @@ fn make_empty(dest: &Path) -> Result<(), ExportError> {
 
 /// Makes the folders above `path`. Each is created exactly once, so a link can never stand in for one.
 fn make_folders(dest: &Path, path: &[u8], made: &mut HashSet<Vec<u8>>) -> Result<(), ExportError> {
-    for (index, _) in path.iter().enumerate().filter(|(_, byte)| **byte == b'/') {
-        let folder = &path[..index];
+    for folder in folders(path) {
         if !made.contains(folder) {
             let full = dest.join(OsStr::from_bytes(folder));
             fs::create_dir(&full).map_err(|e| failed(&full, &e))?;

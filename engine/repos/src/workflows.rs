@@ -74,11 +74,7 @@ fn collect(repo: &Repository, folder: &Tree<'_>, found: &mut WorkflowFiles) -> R
 }
 
 /// The bytes of one file, or why it is not taken.
-fn read(
-    repo: &Repository,
-    entry: &git2::TreeEntry<'_>,
-    taken: usize,
-) -> Result<Result<Vec<u8>, String>, git2::Error> {
+fn read(repo: &Repository, entry: &git2::TreeEntry<'_>, taken: usize) -> Result<Result<Vec<u8>, String>, git2::Error> {
     if std::str::from_utf8(entry.name_bytes()).is_err() {
         return Ok(Err("its name is not UTF-8; rename it".into()));
     }
