@@ -291,9 +291,9 @@ pub enum JobProgram {
     },
 }
 
-/// How a task ended.
+/// How a task ended. The tag must not be called like a field of what it tags: a failure has a `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(tag = "end", rename_all = "snake_case")]
 pub enum TaskEnd {
     /// Its outputs are accepted.
     Succeeded(TaskOutput),
