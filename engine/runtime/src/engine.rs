@@ -1,18 +1,27 @@
-//! The engine as others see it.
+//! The engine as others see it: starting, stopping, and what can be asked of it.
+//!
+//! The questions and commands themselves are in modules by subject: [`events`], [`runs`], [`registry`], [`assets`],
+//! [`health`]. [`start`] opens the parts and recovers.
 
-use std::{path::PathBuf, time::Duration};
+mod assets;
+mod events;
+mod health;
+mod registry;
+mod runs;
+mod start;
 
-use bytes::Bytes;
-use futures::stream::BoxStream;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
 use kickwheel_schemas::{
-    CloudEvent, Millis, RunId,
-    api::{
-        AddDataset, AddRepo, ApplyWorkflow, AssetView, CacheWhy, DiagnosticView, EventView, Explanation, Health, Page,
-        RepoView, RunDetail, RunPhase, RunSummary, StartRun, WorkflowView,
-    },
+    Millis,
+    api::{DiagnosticView, RunPhase},
 };
+use kickwheel_store::{ReadError, WriteError};
 
-use crate::error::{ApiError, StartError};
+use crate::{
+    error::{ApiError, StartError},
+    shared::{DEFAULT_PROJECT, Shared},
+};
 
 /// How an engine is set up. Everything lives below `data`, except a Postgres database.
 #[derive(Clone, Debug)]
@@ -70,176 +79,80 @@ pub struct LogQuery {
 
 /// The engine. Cheap to clone; the last clone does not stop it, [`Engine::shutdown`] does.
 #[derive(Clone)]
-pub struct Engine {}
+pub struct Engine {
+    pub(crate) shared: Arc<Shared>,
+}
 
 impl Engine {
     /// Opens everything, takes the shards, recovers open runs and begins to work.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        todo!()
+        start::start(config).await
     }
+
     /// Takes nothing new, lets what is being persisted finish, releases leases. Jobs go on running. Returns when done or
     /// at the deadline.
     pub async fn shutdown(&self, deadline: Duration) {
-        todo!()
+        start::shutdown(&self.shared, deadline).await;
     }
+
     /// The project that everything belongs to when none is named.
-    pub fn default_project(&self) -> &str {
-        "default"
+    pub fn default_project(&self) -> &'static str {
+        DEFAULT_PROJECT
     }
+
     /// The configuration in force.
     pub fn config(&self) -> &Config {
-        todo!()
+        &self.shared.config
     }
 
-    // ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────
-    /// Accepts an event durably; returns its key in the store. A repeated one returns the first one's key.
-    pub async fn accept(&self, project: &str, channel: &str, event: CloudEvent) -> Result<String, ApiError> {
-        todo!()
-    }
-    /// Newest first.
-    pub async fn events(&self, limit: usize, cursor: Option<String>) -> Result<Page<EventView>, ApiError> {
-        todo!()
-    }
-    /// By key or unique prefix.
-    pub async fn event(&self, key: &str) -> Result<EventView, ApiError> {
-        todo!()
-    }
-    /// Recomputes what an event meant, for one workflow or for all. `event` is an event key, or a run id (its cause), or
-    /// `latest`.
-    pub async fn explain(&self, event: &str, workflow: Option<&str>) -> Result<Explanation, ApiError> {
-        todo!()
+    /// Ends with the engine; for background work of others.
+    pub fn stopped(&self) -> tokio_util::sync::CancellationToken {
+        self.shared.stop.clone()
     }
 
-    // ── runs ────────────────────────────────────────────────────────────────────────────────────────────────────────
-    /// Newest first.
-    pub async fn runs(&self, query: RunQuery) -> Result<Page<RunSummary>, ApiError> {
-        todo!()
-    }
-    /// One run in full.
-    pub async fn run(&self, run: &RunSelector) -> Result<RunDetail, ApiError> {
-        todo!()
-    }
-    /// The journal of a run as it is stored, oldest first.
-    pub async fn journal(&self, run: &RunSelector) -> Result<Vec<serde_json::Value>, ApiError> {
-        todo!()
-    }
-    /// Starts a workflow by hand: a `manual` event; returns the run once it is durable.
-    pub async fn start_run(&self, workflow: &str, start: StartRun) -> Result<RunSummary, ApiError> {
-        todo!()
-    }
-    /// One-shot: a workflow file that is in no registry, on an uncommitted working tree.
-    pub async fn start_adhoc(
-        &self,
-        file: &str,
-        yaml: &str,
-        worktree: Option<PathBuf>,
-        start: StartRun,
-    ) -> Result<RunSummary, AdhocError> {
-        todo!()
-    }
-    /// Asks for the end of a run; durable when it returns.
-    pub async fn cancel_run(&self, run: &RunSelector, by: &str, reason: &str) -> Result<RunSummary, ApiError> {
-        todo!()
-    }
-    /// A new run for the same event and source with the next generation; unchanged tasks come from the cache.
-    pub async fn retry_run(&self, run: &RunSelector, by: &str) -> Result<RunSummary, ApiError> {
-        todo!()
-    }
-    /// Waits until the run's journal has grown beyond `seen_seq` or the time is over; returns the run and its sequence.
-    pub async fn watch_run(
-        &self,
-        run: &RunSelector,
-        seen_seq: u64,
-        wait: Duration,
-    ) -> Result<(u64, RunDetail), ApiError> {
-        todo!()
-    }
-    /// A task's log.
-    pub async fn logs(
-        &self,
-        query: LogQuery,
-    ) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, ApiError> {
-        todo!()
-    }
-    /// `task` is `run/step[index]`.
-    pub async fn cache_why(&self, task: &str) -> Result<CacheWhy, ApiError> {
-        todo!()
-    }
-
-    // ── workflows and repositories ──────────────────────────────────────────────────────────────────────────────────
-    /// The registry as it is, broken files included.
-    pub async fn workflows(&self) -> Result<Page<WorkflowView>, ApiError> {
-        todo!()
-    }
-    /// Puts a file into the registry; a file with mistakes is refused with all of them.
-    pub async fn apply_workflow(&self, apply: ApplyWorkflow) -> Result<WorkflowView, AdhocError> {
-        todo!()
-    }
-    /// Paused: events start nothing and their decision says so.
-    pub async fn set_paused(&self, workflow: &str, paused: bool) -> Result<WorkflowView, ApiError> {
-        todo!()
-    }
-    /// All bound repositories.
-    pub async fn repos(&self) -> Result<Page<RepoView>, ApiError> {
-        todo!()
-    }
-    /// Binds a repository, reads its workflows, and installs the hook of a local one. `hook_script` makes the script.
-    pub async fn add_repo(&self, add: AddRepo, hook_script: Option<String>) -> Result<RepoView, ApiError> {
-        todo!()
-    }
-    /// Unbinds it and removes the hook.
-    pub async fn remove_repo(&self, name: &str) -> Result<(), ApiError> {
-        todo!()
-    }
-
-    // ── models, datasets, artifacts ─────────────────────────────────────────────────────────────────────────────────
-    /// All models, or all datasets.
-    pub async fn assets(&self, kind: AssetKind) -> Result<Page<AssetView>, ApiError> {
-        todo!()
-    }
-    /// One by name.
-    pub async fn asset(&self, kind: AssetKind, name: &str) -> Result<AssetView, ApiError> {
-        todo!()
-    }
-    /// Watches a folder or file.
-    pub async fn add_dataset(&self, add: AddDataset) -> Result<AssetView, ApiError> {
-        todo!()
-    }
-    /// Stops watching; versions stay.
-    pub async fn remove_dataset(&self, name: &str) -> Result<(), ApiError> {
-        todo!()
-    }
-    /// The bytes of an artifact of the project.
-    pub async fn artifact(
-        &self,
-        digest: &str,
-    ) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, ApiError> {
-        todo!()
-    }
-
-    // ── state ───────────────────────────────────────────────────────────────────────────────────────────────────────
-    /// Quick: from memory, answers also while the database is away.
-    pub async fn health(&self) -> Health {
-        todo!()
-    }
-    /// Thorough.
-    pub async fn doctor(&self) -> Health {
-        todo!()
-    }
-    /// Prometheus text.
-    pub async fn metrics(&self) -> String {
-        todo!()
+    fn refuse_when_draining(&self) -> Result<(), ApiError> {
+        if self.shared.draining.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(ApiError::Unavailable {
+                code: "draining",
+                detail: "the engine is shutting down; try again when it is back".to_owned(),
+            });
+        }
+        Ok(())
     }
 }
 
-/// Models or datasets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AssetKind {
-    /// Named, versioned, with stages.
-    Model,
-    /// Named, versioned.
-    Dataset,
+/// A read that failed, for a caller.
+pub(crate) fn read_failed(e: ReadError) -> ApiError {
+    match e {
+        ReadError::Unavailable { reason } => paused(&reason),
+        ReadError::Corrupt { message } => {
+            ApiError::Conflict { code: "stored_data", detail: format!("what is stored cannot be understood: {message}") }
+        }
+    }
 }
+
+/// A write that failed, for a caller.
+pub(crate) fn write_failed(e: WriteError) -> ApiError {
+    match e {
+        WriteError::Unavailable { reason } | WriteError::Unknown { reason } => paused(&reason),
+        WriteError::Fenced { .. } => ApiError::Unavailable {
+            code: "no_lease",
+            detail: "this engine does not own the shard now; try again in a moment".to_owned(),
+        },
+        WriteError::Conflict { what } => ApiError::Conflict { code: "conflict", detail: what.join("; ") },
+        WriteError::Stale { what } => ApiError::Conflict { code: "stale", detail: what },
+        WriteError::Invalid { message } => ApiError::Invalid { code: "invalid", detail: message },
+    }
+}
+
+fn paused(reason: &str) -> ApiError {
+    ApiError::Unavailable {
+        code: "paused",
+        detail: format!("the database takes nothing now ({reason}); nothing was lost, try again in a moment"),
+    }
+}
+
+pub use kickwheel_store::rows::AssetKind;
 
 /// A workflow file was not taken.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

@@ -1,13 +1,27 @@
 //! The driver: the only place where store, mirrors, pools, plugins and artifacts meet.
 //!
 //! [`Engine`] is what the server, the triggers and the CLI's one-shot runs hold. Inside, in the order in which an event
-//! travels: [`ingest`] accepts and decides it, [`driver`] turns runs (decide, persist, act), [`perform`] executes what is
-//! outstanding, [`view`] answers questions.
+//! travels: `ingest` accepts and decides it (`lookup` asks the mirrors, `registry` knows the workflows, `launch` creates
+//! runs), `driver` turns runs (decide, persist, act), `perform` executes what is outstanding (`admission` says when),
+//! `report` tells the result, `explain` and `view` answer questions.
 //!
 //! Deliberately absent: HTTP, terminal output, foreign formats, and any decision about a run's future (that is core's).
 
+mod admission;
+mod driver;
 pub mod engine;
 pub mod error;
+mod explain;
+mod folder;
+mod ingest;
+mod launch;
+mod lookup;
+mod perform;
+mod registry;
+mod report;
+mod shared;
+mod view;
 
 pub use engine::{AdhocError, AssetKind, Config, Engine, LogQuery, RunQuery, RunSelector};
 pub use error::{ApiError, StartError};
+pub use kickwheel_store::rows::WatchRow;

@@ -1,0 +1,133 @@
+//! Admission to the local pool: first come, first served, within the declared capacity.
+//!
+//! A slot is a value that the executing task holds; it is given back when the task lets go of it, however it ends, so no
+//! counter can drift. What it deliberately does not do: fairness, priorities, other pools.
+
+use std::sync::Arc;
+
+use kickwheel_core::plan::Resources;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Memory is admitted in steps of this many bytes, because permits are 32-bit.
+const MEMORY_UNIT: u64 = 1 << 20;
+
+/// The capacity of one pool.
+#[derive(Debug)]
+pub struct Admission {
+    cpu: Arc<Semaphore>,
+    memory: Arc<Semaphore>,
+    cpu_milli: u64,
+    memory_bytes: u64,
+    /// Held while a task waits for its resources, so that a big one at the head is not overtaken for ever by small ones.
+    head: tokio::sync::Mutex<()>,
+}
+
+/// The right to run; given back when dropped.
+#[derive(Debug)]
+pub struct Slot {
+    _cpu: OwnedSemaphorePermit,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    /// A pool with this much to give.
+    pub fn new(cpu_milli: u64, memory_bytes: u64) -> Self {
+        let units = usize::try_from(memory_bytes / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS);
+        let cpu = usize::try_from(cpu_milli).unwrap_or(Semaphore::MAX_PERMITS);
+        Self {
+            cpu: Arc::new(Semaphore::new(cpu.min(Semaphore::MAX_PERMITS))),
+            memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            cpu_milli,
+            memory_bytes,
+            head: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Why such a task can never run here, if so.
+    pub fn impossible(&self, wanted: &Resources) -> Option<String> {
+        if wanted.gpu > 0 {
+            return Some(format!("it asks for {} GPUs and the local pool has none", wanted.gpu));
+        }
+        if wanted.cpu_milli > self.cpu_milli {
+            let (asked, has) = (wanted.cpu_milli as f64 / 1000.0, self.cpu_milli as f64 / 1000.0);
+            return Some(format!("it asks for {asked} cpu and the local pool has {has}; lower resources.cpu"));
+        }
+        match wanted.memory_bytes {
+            Some(asked) if asked > self.memory_bytes => Some(format!(
+                "it asks for {asked} bytes of memory and the local pool has {}; lower resources.memory",
+                self.memory_bytes
+            )),
+            _ => None,
+        }
+    }
+
+    /// Waits for its turn and its resources.
+    pub async fn admit(&self, wanted: &Resources) -> Slot {
+        let _turn = self.head.lock().await;
+        self.take(wanted).await
+    }
+
+    /// For a job that already runs: takes what is free of its share without queueing behind others.
+    pub async fn adopt(&self, wanted: &Resources) -> Slot {
+        self.take(wanted).await
+    }
+
+    async fn take(&self, wanted: &Resources) -> Slot {
+        let cpu = u32::try_from(wanted.cpu_milli.min(self.cpu_milli)).unwrap_or(u32::MAX);
+        let units = wanted.memory_bytes.unwrap_or(0).min(self.memory_bytes).div_ceil(MEMORY_UNIT);
+        let memory = u32::try_from(units.min(self.memory_bytes / MEMORY_UNIT)).unwrap_or(u32::MAX);
+        Slot {
+            _cpu: acquire(&self.cpu, cpu).await,
+            _memory: acquire(&self.memory, memory).await,
+        }
+    }
+
+    /// Thousandths of a core that are free now.
+    pub fn free_cpu_milli(&self) -> usize {
+        self.cpu.available_permits()
+    }
+}
+
+async fn acquire(from: &Arc<Semaphore>, permits: u32) -> OwnedSemaphorePermit {
+    Arc::clone(from).acquire_many_owned(permits).await.expect("the semaphore is never closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn ask(cpu_milli: u64) -> Resources {
+        Resources { cpu_milli, memory_bytes: None, gpu: 0 }
+    }
+
+    #[tokio::test]
+    async fn a_big_task_at_the_head_is_not_overtaken() {
+        let pool = Arc::new(Admission::new(2000, 1 << 30));
+        let running = pool.admit(&ask(1000)).await;
+        let big = tokio::spawn({
+            let pool = Arc::clone(&pool);
+            async move { pool.admit(&ask(2000)).await }
+        });
+        while pool.head.try_lock().is_ok() {
+            tokio::task::yield_now().await;
+        }
+        let small = tokio::time::timeout(Duration::from_millis(50), pool.admit(&ask(1000))).await;
+        assert!(small.is_err(), "the small task must wait behind the big one");
+        drop(running);
+        let held = big.await.expect("the waiter does not panic");
+        assert_eq!(pool.free_cpu_milli(), 0);
+        drop(held);
+        assert_eq!(pool.free_cpu_milli(), 2000);
+    }
+
+    #[test]
+    fn what_can_never_fit_is_said_at_once() {
+        let pool = Admission::new(2000, 1 << 30);
+        assert_eq!(pool.impossible(&ask(2000)), None);
+        assert!(pool.impossible(&ask(2001)).is_some());
+        assert!(pool.impossible(&Resources { gpu: 1, ..ask(1) }).is_some());
+        assert!(pool.impossible(&Resources { memory_bytes: Some(2 << 30), ..ask(1) }).is_some());
+    }
+}

@@ -1,0 +1,601 @@
+//! Turns: how a run moves. Decide, persist, act.
+//!
+//! A run in memory is a [`Cell`]: its state, a queue of messages and what is being performed for it. Whoever has news puts
+//! a message into the queue; a turn takes all messages that are there, lets the core decide them, writes the events with
+//! everything that they imply as one unit, and only then performs what is outstanding. Different runs' turns proceed side
+//! by side, and the store commits their units together.
+//!
+//! When a unit could not be written, the state in memory is thrown away and folded again from the journal: there is no
+//! undo. What is deliberately absent: any choice about what happens next, which is the core's alone.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use kickwheel_core::{
+    Event, Input, RunState,
+    command::{Command, outstanding},
+    decide::{Ending, accepted_effects, decide},
+    event::{TaskEnd, apply},
+    plan::{StepIndex, Workflow},
+    state::{RunStatus, TaskStatus},
+};
+use kickwheel_schemas::{Millis, RunId, TaskKey, api::RunPhase, plugin::Effect};
+use kickwheel_store::{
+    ReadError, Write, WriteError,
+    rows::RunRow,
+    write::{Append, PublishDataset, RegisterModel, RunProgress},
+};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    perform,
+    report,
+    shared::{Counters, DEFAULT_PROJECT, Shared},
+};
+
+/// A chain of pure calls runs ahead of its commit for at most this long.
+const PURE_BATCH: Duration = Duration::from_millis(5);
+/// First wait after the database refused a unit; doubles up to [`RETRY_MAX`].
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+/// Longest wait between tries.
+const RETRY_MAX: Duration = Duration::from_secs(2);
+
+/// News for a run.
+#[derive(Debug)]
+pub struct Message {
+    /// What the core is asked to decide.
+    pub input: Input,
+    /// The inbox row that it came from.
+    pub inbox: Option<String>,
+    /// Written with the decision, if it decides anything.
+    pub extra: Vec<Write>,
+    /// Datasets to publish if the task is accepted before any cancel.
+    pub publish: Vec<PublishDataset>,
+}
+
+impl Message {
+    /// A message that implies no rows of its own.
+    pub fn plain(input: Input) -> Self {
+        Self { input, inbox: None, extra: Vec::new(), publish: Vec::new() }
+    }
+
+    fn has_effects(&self) -> bool {
+        let Input::Ended { ending: Ending::Succeeded { output, changed }, .. } = &self.input else { return false };
+        changed.is_empty() && (!output.effects.is_empty() || !self.publish.is_empty())
+    }
+}
+
+/// A run in memory.
+pub struct Cell {
+    /// Which run.
+    pub run: RunId,
+    loaded: AsyncMutex<Option<Loaded>>,
+    queue: Mutex<Queue>,
+    /// What is being performed, by attempt: cancel the token to stop it.
+    pub performing: Mutex<HashMap<(StepIndex, u32, u32), CancellationToken>>,
+    timer: Mutex<Option<(Millis, CancellationToken)>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    messages: VecDeque<Message>,
+    scheduled: bool,
+}
+
+/// The folded state of a run, with what is needed to move it.
+#[derive(Clone)]
+pub struct Loaded {
+    /// Its row as it was when it was folded.
+    pub row: Arc<RunRow>,
+    /// What it executes.
+    pub workflow: Arc<Workflow>,
+    /// The fold of its journal.
+    pub state: RunState,
+}
+
+impl Cell {
+    fn new(run: RunId, loaded: Option<Loaded>) -> Self {
+        Self {
+            run,
+            loaded: AsyncMutex::new(loaded),
+            queue: Mutex::default(),
+            performing: Mutex::default(),
+            timer: Mutex::default(),
+        }
+    }
+
+    /// Whether a turn must be started for what is in the queue now.
+    fn push(&self, message: Message) -> bool {
+        let mut queue = self.queue.lock().expect("no holder of this lock panics");
+        queue.messages.push_back(message);
+        !std::mem::replace(&mut queue.scheduled, true)
+    }
+
+    fn take(&self) -> Vec<Message> {
+        let mut queue = self.queue.lock().expect("no holder of this lock panics");
+        if queue.messages.is_empty() {
+            queue.scheduled = false;
+        }
+        queue.messages.drain(..).collect()
+    }
+
+    fn put_back(&self, messages: Vec<Message>) {
+        let mut queue = self.queue.lock().expect("no holder of this lock panics");
+        for message in messages.into_iter().rev() {
+            queue.messages.push_front(message);
+        }
+    }
+}
+
+/// Hands a message to a run, loading it if it is not in memory.
+pub fn send(shared: &Arc<Shared>, run: RunId, message: Message) {
+    let cell = cell(shared, run, None);
+    if cell.push(message) {
+        spawn_turn(shared, cell);
+    }
+}
+
+/// Takes a run that was just created into memory and performs what is outstanding.
+pub async fn adopt(shared: &Arc<Shared>, run: RunId, loaded: Loaded) {
+    let finished = loaded.state.is_finished();
+    if finished {
+        seal(shared, &loaded);
+        return;
+    }
+    let cell = cell(shared, run, Some(loaded.clone()));
+    act(shared, &cell, &loaded);
+}
+
+/// Loads an open run after a start and performs what is outstanding: the same path as live operation.
+pub async fn recover(shared: &Arc<Shared>, run: RunId) -> Result<(), ReadError> {
+    let Some(loaded) = load(shared, run).await? else { return Ok(()) };
+    let cell = cell(shared, run, Some(loaded.clone()));
+    act(shared, &cell, &loaded);
+    for row in shared.store.inbox_of(loaded.row.shard, run).await? {
+        deliver(shared, row);
+    }
+    Ok(())
+}
+
+/// Hands an inbox row to its run.
+pub fn deliver(shared: &Arc<Shared>, row: kickwheel_store::rows::InboxRow) {
+    match serde_json::from_value::<InboxInput>(row.body) {
+        Ok(InboxInput::Cancel { by, reason }) => {
+            let message = Message { inbox: Some(row.input_id), ..Message::plain(Input::Cancel { by, reason }) };
+            send(shared, row.run, message);
+        }
+        Err(e) => error!(run = %row.run, input = row.input_id, "an inbox row cannot be read: {e}"),
+    }
+}
+
+/// What others may leave in a run's inbox.
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "input", rename_all = "snake_case")]
+pub enum InboxInput {
+    /// A person asks for the end.
+    Cancel {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The state of a run: from memory if it is there, else folded from the store.
+pub async fn peek(shared: &Arc<Shared>, run: RunId) -> Result<Option<Loaded>, ReadError> {
+    let cell = shared.cells.lock().expect("no holder of this lock panics").get(&run).cloned();
+    if let Some(cell) = cell
+        && let Some(loaded) = cell.loaded.lock().await.as_ref()
+    {
+        return Ok(Some(loaded.clone()));
+    }
+    load(shared, run).await
+}
+
+/// Folds a run from its journal.
+pub async fn load(shared: &Arc<Shared>, run: RunId) -> Result<Option<Loaded>, ReadError> {
+    let Some(row) = shared.store.run(run).await? else { return Ok(None) };
+    let workflow = shared.workflow(&row.plan_digest).await?;
+    let mut state = RunState::new(workflow.plan.steps.len());
+    for entry in shared.store.journal(run, 0).await? {
+        let event: Event = serde_json::from_str(&entry.event).map_err(|e| ReadError::Corrupt {
+            message: format!("event {} of run {run}: {e}; it was written by a newer version or damaged", entry.seq),
+        })?;
+        apply(&mut state, &workflow.plan, &event);
+    }
+    Ok(Some(Loaded { row: Arc::new(row), workflow, state }))
+}
+
+fn cell(shared: &Arc<Shared>, run: RunId, loaded: Option<Loaded>) -> Arc<Cell> {
+    let mut cells = shared.cells.lock().expect("no holder of this lock panics");
+    Arc::clone(cells.entry(run).or_insert_with(|| Arc::new(Cell::new(run, loaded))))
+}
+
+fn spawn_turn(shared: &Arc<Shared>, cell: Arc<Cell>) {
+    let shared2 = Arc::clone(shared);
+    shared.tasks.spawn(async move { turns(&shared2, &cell).await });
+}
+
+/// What became of an attempt to write a turn.
+enum Refused {
+    /// Try the same messages again after a while.
+    Later(Vec<Message>),
+    /// Somebody else owns the shard, or the run can no longer be understood: let go of it.
+    LetGo,
+}
+
+async fn turns(shared: &Arc<Shared>, cell: &Arc<Cell>) {
+    let mut wait = RETRY_FIRST;
+    let mut slot = cell.loaded.lock().await;
+    loop {
+        let messages = cell.take();
+        if messages.is_empty() {
+            return;
+        }
+        match turn(shared, cell, &mut slot, messages).await {
+            Ok(()) => {
+                wait = RETRY_FIRST;
+                if slot.as_ref().is_some_and(|l| l.state.is_finished()) {
+                    shared.cells.lock().expect("no holder of this lock panics").remove(&cell.run);
+                    return;
+                }
+            }
+            Err(Refused::Later(messages)) => {
+                *slot = None;
+                cell.put_back(messages);
+                Counters::count(&shared.counters.write_pauses);
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = shared.stop.cancelled() => return,
+                }
+                wait = (wait * 2).min(RETRY_MAX);
+            }
+            Err(Refused::LetGo) => {
+                let mut cells = shared.cells.lock().expect("no holder of this lock panics");
+                if let Some(cell) = cells.remove(&cell.run) {
+                    for (_, stop) in cell.performing.lock().expect("no holder of this lock panics").drain() {
+                        drop(stop);
+                    }
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// One turn: messages with effects are decided alone, so that a conflict concerns exactly one of them.
+async fn turn(
+    shared: &Arc<Shared>,
+    cell: &Arc<Cell>,
+    slot: &mut Option<Loaded>,
+    messages: Vec<Message>,
+) -> Result<(), Refused> {
+    let mut pending: VecDeque<Message> = messages.into();
+    while !pending.is_empty() {
+        let alone = pending.front().is_some_and(Message::has_effects);
+        let count = if alone { 1 } else { pending.iter().take_while(|m| !m.has_effects()).count() };
+        let mut batch: Vec<Message> = pending.drain(..count).collect();
+        let chained = loop {
+            match write_batch(shared, cell, slot, &batch).await {
+                Ok(chained) => break chained,
+                Err(WriteError::Conflict { what }) if alone => {
+                    *slot = None;
+                    debug!(run = %cell.run, ?what, "the world changed since the plugin looked");
+                    let message = batch.first_mut().expect("a batch with effects holds one message");
+                    if let Input::Ended { ending: Ending::Succeeded { changed, .. }, .. } = &mut message.input {
+                        *changed = what;
+                    }
+                }
+                Err(WriteError::Stale { what }) => {
+                    // Our picture of the run is old: somebody wrote, or an unknown commit was one after all.
+                    warn!(run = %cell.run, "fold again: {what}");
+                    *slot = None;
+                    batch.extend(pending);
+                    return Err(Refused::Later(batch));
+                }
+                Err(WriteError::Unavailable { reason } | WriteError::Unknown { reason }) => {
+                    warn!(run = %cell.run, "paused: {reason}");
+                    batch.extend(pending);
+                    return Err(Refused::Later(batch));
+                }
+                Err(e @ (WriteError::Fenced { .. } | WriteError::Invalid { .. } | WriteError::Conflict { .. })) => {
+                    error!(run = %cell.run, "let go of the run: {e}");
+                    return Err(Refused::LetGo);
+                }
+            }
+        };
+        for message in chained.into_iter().rev() {
+            pending.push_front(message);
+        }
+    }
+    Ok(())
+}
+
+/// Decides a batch, follows chains of pure calls, writes, applies and acts. Gives back messages of chained calls that
+/// have effects: they are decided in a batch of their own.
+async fn write_batch(
+    shared: &Arc<Shared>,
+    cell: &Arc<Cell>,
+    slot: &mut Option<Loaded>,
+    batch: &[Message],
+) -> Result<Vec<Message>, WriteError> {
+    if slot.is_none() {
+        *slot = load(shared, cell.run).await.map_err(as_unavailable)?;
+    }
+    let Some(loaded) = slot else { return Err(WriteError::Invalid { message: format!("run {} is not in the store", cell.run) }) };
+    let Some(epoch) = shared.epoch(loaded.row.shard) else {
+        return Err(WriteError::Fenced { shard: loaded.row.shard });
+    };
+    let first_seq = loaded.state.seq;
+    let now = Millis::now();
+    let mut unit = Unit::default();
+    for message in batch {
+        unit.decide(loaded, now, message);
+    }
+    let chained = follow_pure_chain(shared, loaded, &mut unit, now).await;
+    if unit.events.is_empty() && unit.inbox_done.is_empty() {
+        prune(cell, loaded);
+        return Ok(chained);
+    }
+    let writes = unit.into_writes(shared, loaded, first_seq, epoch, now);
+    match shared.store.write(writes).await {
+        Ok(_) => {}
+        Err(e) => {
+            // The state in memory has run ahead of the journal: it is worth nothing now.
+            *slot = None;
+            return Err(e);
+        }
+    }
+    shared.announce();
+    if loaded.state.is_finished() {
+        finished(shared, loaded);
+    }
+    act(shared, cell, loaded);
+    Ok(chained)
+}
+
+fn as_unavailable(e: ReadError) -> WriteError {
+    match e {
+        ReadError::Unavailable { reason } => WriteError::Unavailable { reason },
+        ReadError::Corrupt { message } => WriteError::Invalid { message },
+    }
+}
+
+/// What one transaction says about a run.
+#[derive(Default)]
+pub struct Unit {
+    /// Decided and applied events, in order.
+    pub events: Vec<Event>,
+    effects: Vec<Write>,
+    extra: Vec<Write>,
+    inbox_done: Vec<String>,
+}
+
+impl Unit {
+    /// Decides a message against the state and applies what is decided.
+    pub fn decide(&mut self, loaded: &mut Loaded, now: Millis, message: &Message) {
+        let cancelled = loaded.state.cancel.is_some();
+        let events = decide(&loaded.workflow.plan, &loaded.state, now, message.input.clone());
+        for event in &events {
+            apply(&mut loaded.state, &loaded.workflow.plan, event);
+        }
+        self.inbox_done.extend(message.inbox.clone());
+        if events.is_empty() {
+            return;
+        }
+        let accepted = events
+            .iter()
+            .any(|e| matches!(e, Event::TaskFinished { end: TaskEnd::Succeeded(_), .. }));
+        if accepted || matches!(message.input, Input::Ended { .. }) {
+            self.extra.extend(message.extra.iter().filter(|w| accepted || !matches!(w, Write::CachePut(_))).cloned());
+        }
+        if accepted && !cancelled {
+            self.effects.extend(message.publish.iter().cloned().map(Write::PublishDataset));
+        }
+        let task = ended_task(loaded, &message.input);
+        for effect in accepted_effects(&events) {
+            self.effects.push(effect_write(effect, task.clone(), now));
+        }
+        self.events.extend(events);
+    }
+
+    /// The unit of writes. Effects come first, so that a conflict is met before anything else is done.
+    pub fn into_writes(
+        self,
+        shared: &Shared,
+        loaded: &Loaded,
+        first_seq: u64,
+        epoch: i64,
+        now: Millis,
+    ) -> Vec<Write> {
+        let mut writes = self.effects;
+        writes.push(Write::Append(Append {
+            shard: loaded.row.shard,
+            epoch,
+            run: loaded.row.run,
+            first_seq,
+            events: self
+                .events
+                .iter()
+                .map(|e| serde_json::to_string(e).expect("events have string keys only"))
+                .collect(),
+            at: now,
+            progress: progress(loaded),
+            inbox_done: self.inbox_done,
+        }));
+        writes.extend(self.extra);
+        if loaded.state.is_finished() {
+            writes.extend(report::of_run(shared, loaded, now));
+        }
+        writes
+    }
+}
+
+fn ended_task(loaded: &Loaded, input: &Input) -> Option<String> {
+    let Input::Ended { step, index, .. } = input else { return None };
+    let step = loaded.workflow.plan.steps.get(*step)?;
+    Some(TaskKey { run: loaded.row.run, step: step.name.clone(), index: *index }.to_string())
+}
+
+fn effect_write(effect: &Effect, task: Option<String>, at: Millis) -> Write {
+    match effect {
+        Effect::RegisterModel { name, artifact, metrics, stage, expected_version } => {
+            Write::RegisterModel(RegisterModel {
+                project: DEFAULT_PROJECT.to_owned(),
+                name: name.clone(),
+                artifact: artifact.clone(),
+                metrics: metrics.clone(),
+                task,
+                stage: stage.clone(),
+                expected_version: *expected_version,
+                at,
+            })
+        }
+    }
+}
+
+/// Where a run stands, for its row.
+pub fn progress(loaded: &Loaded) -> RunProgress {
+    let commands = outstanding(&loaded.workflow.plan, &loaded.state);
+    let wake_at = commands.iter().find_map(|c| match c {
+        Command::WakeAt(at) => Some(*at),
+        Command::Execute { .. } | Command::Stop { .. } => None,
+    });
+    let open = commands.len() - usize::from(wake_at.is_some());
+    RunProgress {
+        state: phase(&loaded.state, open),
+        open: u32::try_from(open).unwrap_or(u32::MAX),
+        wake_at,
+        ended_at: loaded.state.ended_at,
+    }
+}
+
+fn phase(state: &RunState, open: usize) -> RunPhase {
+    use kickwheel_core::event::RunOutcome;
+    match state.status {
+        RunStatus::New => RunPhase::Queued,
+        RunStatus::Finished { outcome } => match outcome {
+            RunOutcome::Succeeded => RunPhase::Succeeded,
+            RunOutcome::Failed => RunPhase::Failed,
+            RunOutcome::Cancelled => RunPhase::Cancelled,
+        },
+        RunStatus::Active { .. } if open == 0 => RunPhase::Waiting,
+        RunStatus::Active { .. } => {
+            let begun = state
+                .steps
+                .iter()
+                .flat_map(|s| s.tasks())
+                .any(|t| !matches!(t.status, TaskStatus::Ready { .. }) || t.attempt > 1);
+            if begun { RunPhase::Running } else { RunPhase::Queued }
+        }
+    }
+}
+
+/// Runs pure plugin calls ahead of the commit, as long as nothing else is owed. Nothing that they produce is revealed
+/// before the unit is written. Returns messages that must be decided alone.
+pub async fn follow_pure_chain(shared: &Arc<Shared>, loaded: &mut Loaded, unit: &mut Unit, now: Millis) -> Vec<Message> {
+    let begun = Instant::now();
+    let mut apart = Vec::new();
+    while apart.is_empty() && begun.elapsed() < PURE_BATCH && !loaded.state.is_finished() {
+        let commands = outstanding(&loaded.workflow.plan, &loaded.state);
+        let [Command::Execute { step, index, attempt }] = commands[..] else { break };
+        let task = &loaded.state.steps[step].tasks()[index as usize];
+        if task.attempt != attempt || !perform::is_pure(shared, &task.spec.work) {
+            break;
+        }
+        let input = perform::call_now(shared, loaded, step, index, attempt).await;
+        let message = Message::plain(input);
+        if message.has_effects() {
+            apart.push(message);
+        } else {
+            unit.decide(loaded, now, &message);
+        }
+    }
+    apart
+}
+
+/// Performs what is outstanding and not being performed yet.
+fn act(shared: &Arc<Shared>, cell: &Arc<Cell>, loaded: &Loaded) {
+    prune(cell, loaded);
+    let mut wake = None;
+    for command in outstanding(&loaded.workflow.plan, &loaded.state) {
+        match command {
+            Command::Execute { step, index, attempt } => execute(shared, cell, loaded, (step, index, attempt), false),
+            Command::Stop { step, index, attempt } => execute(shared, cell, loaded, (step, index, attempt), true),
+            Command::WakeAt(at) => wake = Some(at),
+        }
+    }
+    set_timer(shared, cell, wake);
+}
+
+fn execute(shared: &Arc<Shared>, cell: &Arc<Cell>, loaded: &Loaded, attempt: (StepIndex, u32, u32), stopped: bool) {
+    let mut performing = cell.performing.lock().expect("no holder of this lock panics");
+    if let Some(stop) = performing.get(&attempt) {
+        if stopped {
+            stop.cancel();
+        }
+        return;
+    }
+    let stop = CancellationToken::new();
+    if stopped {
+        stop.cancel();
+    }
+    performing.insert(attempt, stop.clone());
+    drop(performing);
+    perform::spawn(shared, loaded, attempt, stop);
+}
+
+/// Forgets what is no longer outstanding.
+fn prune(cell: &Arc<Cell>, loaded: &Loaded) {
+    let mut performing = cell.performing.lock().expect("no holder of this lock panics");
+    performing.retain(|(step, index, attempt), _| {
+        loaded.state.steps.get(*step).and_then(|s| s.tasks().get(*index as usize)).is_some_and(|t| {
+            t.attempt == *attempt
+                && matches!(t.status, TaskStatus::Ready { .. } | TaskStatus::Running { .. })
+        })
+    });
+}
+
+fn set_timer(shared: &Arc<Shared>, cell: &Arc<Cell>, wake: Option<Millis>) {
+    let mut timer = cell.timer.lock().expect("no holder of this lock panics");
+    if timer.as_ref().map(|(at, _)| *at) == wake {
+        return;
+    }
+    if let Some((_, old)) = timer.take() {
+        old.cancel();
+    }
+    let Some(at) = wake else { return };
+    let token = shared.stop.child_token();
+    *timer = Some((at, token.clone()));
+    let (shared2, run) = (Arc::clone(shared), cell.run);
+    shared.tasks.spawn(async move {
+        let wait = Duration::from_millis(at.since(Millis::now()));
+        tokio::select! {
+            () = tokio::time::sleep(wait) => send(&shared2, run, Message::plain(Input::Wake)),
+            () = token.cancelled() => {}
+        }
+    });
+}
+
+fn finished(shared: &Arc<Shared>, loaded: &Loaded) {
+    Counters::count(&shared.counters.runs_ended);
+    info!(run = %loaded.row.run, workflow = loaded.row.workflow, status = ?loaded.state.status, "run ended");
+    shared.reporter.notify_one();
+    seal(shared, loaded);
+}
+
+/// Moves the journal of a finished run into one row. Losing this to a crash costs space only; the sweep catches it.
+fn seal(shared: &Arc<Shared>, loaded: &Loaded) {
+    let (shared2, shard, run) = (Arc::clone(shared), loaded.row.shard, loaded.row.run);
+    shared.tasks.spawn(async move {
+        let write = Write::Seal(kickwheel_store::write::Seal { shard, run });
+        if let Err(e) = shared2.store.write(vec![write]).await {
+            debug!(%run, "the journal is not sealed yet: {e}");
+        }
+    });
+}

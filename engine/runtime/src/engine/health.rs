@@ -1,0 +1,193 @@
+//! How the engine is: for probes, for people, for Prometheus.
+
+use std::{fmt::Write as _, sync::atomic::Ordering};
+
+use kickwheel_schemas::api::{Check, Health};
+use kickwheel_store::{Health as StoreHealth, Member};
+
+use super::Engine;
+use crate::shared::DEFAULT_PROJECT;
+
+/// Below this much free space in the data folder `doctor` warns, in bytes.
+const LOW_SPACE_BYTES: u64 = 1 << 30;
+
+impl Engine {
+    /// Quick: from memory, answers also while the database is away.
+    pub async fn health(&self) -> Health {
+        let shared = &self.shared;
+        let draining = shared.draining.load(Ordering::Relaxed);
+        let database = self.check_database();
+        let leases = self.check_leases();
+        let ok = |c: &Check| c.state != "failed";
+        let state = if draining {
+            "draining"
+        } else if ok(&database) && ok(&leases) {
+            "ok"
+        } else {
+            "paused"
+        };
+        Health {
+            state: state.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            checks: vec![database, leases],
+        }
+    }
+
+    /// Thorough.
+    pub async fn doctor(&self) -> Health {
+        let mut health = self.health().await;
+        health.checks.push(self.check_space());
+        health.checks.push(self.check_pool().await);
+        health.checks.push(self.check_events().await);
+        health.checks.extend(self.check_workflows());
+        health.checks.extend(self.check_repos().await);
+        health
+    }
+
+    fn check_database(&self) -> Check {
+        let kind = match self.shared.store.member() {
+            Member::Sqlite => "SQLite",
+            Member::Postgres => "Postgres",
+        };
+        match self.shared.store.health() {
+            StoreHealth::Ok => check("database", "ok", format!("{kind} takes writes"), None),
+            StoreHealth::Paused { reason, since } => check(
+                "database",
+                "failed",
+                format!("{kind} takes no writes since {}: {reason}", since.to_rfc3339()),
+                Some("make room on the disk, or bring the database back; the engine carries on by itself".to_owned()),
+            ),
+        }
+    }
+
+    fn check_leases(&self) -> Check {
+        let held = self.shared.leases.read().expect("no holder of this lock panics").len();
+        let shards = self.shared.store.shards() as usize;
+        if held == shards {
+            return check("leases", "ok", format!("all {shards} shards are ours"), None);
+        }
+        check(
+            "leases",
+            "failed",
+            format!("{held} of {shards} shards are ours"),
+            Some("another engine uses this database, or it could not be reached in time; see the log".to_owned()),
+        )
+    }
+
+    fn check_space(&self) -> Check {
+        let path = self.shared.folder.path("");
+        match rustix::fs::statvfs(&path) {
+            Ok(stat) => {
+                let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+                let message = format!("{} MiB are free in {}", free >> 20, path.display());
+                if free < LOW_SPACE_BYTES {
+                    check("space", "warning", message, Some("make room: without any, the engine pauses".to_owned()))
+                } else {
+                    check("space", "ok", message, None)
+                }
+            }
+            Err(e) => check("space", "warning", format!("{}: {e}", path.display()), None),
+        }
+    }
+
+    async fn check_pool(&self) -> Check {
+        let capacity = self.shared.pool.capacity();
+        match self.shared.pool.occupied().await {
+            Ok(used) => check(
+                "pool local",
+                "ok",
+                format!("{} of {} cpu in use", used.cpu_milli as f64 / 1000.0, capacity.cpu_milli as f64 / 1000.0),
+                None,
+            ),
+            Err(e) => check("pool local", "failed", e.to_string(), Some("see agent.log in the pool's folder".to_owned())),
+        }
+    }
+
+    async fn check_events(&self) -> Check {
+        match self.shared.store.counts().await {
+            Ok(counts) if counts.quarantined > 0 => check(
+                "events",
+                "warning",
+                format!("{} are in quarantine, {} wait", counts.quarantined, counts.undecided),
+                Some("`kickwheel events ls` shows why".to_owned()),
+            ),
+            Ok(counts) => check("events", "ok", format!("{} wait to be decided", counts.undecided), None),
+            Err(e) => check("events", "failed", e.to_string(), None),
+        }
+    }
+
+    fn check_workflows(&self) -> Vec<Check> {
+        let registry = self.shared.registry();
+        let broken = registry.entries.iter().filter(|e| e.plan.is_none());
+        broken
+            .map(|e| {
+                let first = e.diagnostics.first().map_or_else(String::new, |d| format!(":{}: {}", d.line, d.message));
+                check(
+                    &format!("workflow {}", e.name),
+                    "warning",
+                    format!("{}{first}", e.origin.file()),
+                    Some("`kickwheel workflows ls` shows all mistakes; the other workflows go on".to_owned()),
+                )
+            })
+            .collect()
+    }
+
+    async fn check_repos(&self) -> Vec<Check> {
+        let rows = self.shared.store.repos(Some(DEFAULT_PROJECT)).await.unwrap_or_default();
+        rows.iter()
+            .map(|r| match &r.reason {
+                None => check(&format!("repository {}", r.name), "ok", r.url.clone(), None),
+                Some(reason) => check(
+                    &format!("repository {}", r.name),
+                    "warning",
+                    reason.clone(),
+                    Some("make it readable again; what was pushed meanwhile waits in its lane".to_owned()),
+                ),
+            })
+            .collect()
+    }
+
+    /// Prometheus text.
+    pub async fn metrics(&self) -> String {
+        let c = &self.shared.counters;
+        let counters = [
+            ("events_accepted_total", "Events made durable.", &c.events_accepted),
+            ("events_duplicate_total", "Events that were seen before.", &c.events_duplicate),
+            ("runs_created_total", "Runs created.", &c.runs_created),
+            ("runs_ended_total", "Runs ended.", &c.runs_ended),
+            ("jobs_started_total", "Attempts handed to a pool.", &c.jobs_started),
+            ("plugin_calls_total", "Plugin calls.", &c.plugin_calls),
+            ("cache_hits_total", "Tasks taken from the cache.", &c.cache_hits),
+            ("write_pauses_total", "Writes that found the database away.", &c.write_pauses),
+        ];
+        let mut out = String::new();
+        for (name, help, counter) in counters {
+            let value = counter.load(Ordering::Relaxed);
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "# HELP kickwheel_{name} {help}\n# TYPE kickwheel_{name} counter\nkickwheel_{name} {value}");
+        }
+        let mut gauge = |name: &str, help: &str, lines: Vec<(String, u64)>| {
+            let _ = writeln!(out, "# HELP kickwheel_{name} {help}\n# TYPE kickwheel_{name} gauge");
+            for (labels, value) in lines {
+                let _ = writeln!(out, "kickwheel_{name}{labels} {value}");
+            }
+        };
+        let up = matches!(self.shared.store.health(), StoreHealth::Ok);
+        gauge("database_up", "Whether the database takes writes.", vec![(String::new(), u64::from(up))]);
+        gauge("runs_in_memory", "Runs held in memory.", vec![(
+            String::new(),
+            self.shared.cells.lock().expect("no holder of this lock panics").len() as u64,
+        )]);
+        if let Ok(counts) = self.shared.store.counts().await {
+            let live = counts.live_runs.iter().map(|(s, n)| (format!("{{state=\"{s}\"}}"), *n)).collect();
+            gauge("runs_live", "Runs that have not ended.", live);
+            gauge("events_undecided", "Events that wait to be decided.", vec![(String::new(), counts.undecided)]);
+            gauge("events_quarantined", "Events in quarantine.", vec![(String::new(), counts.quarantined)]);
+        }
+        out
+    }
+}
+
+fn check(id: &str, state: &str, message: String, help: Option<String>) -> Check {
+    Check { id: id.to_owned(), state: state.to_owned(), message, help }
+}

@@ -1,0 +1,288 @@
+//! Opening the parts, recovering, and coming to rest.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use kickwheel_artifacts::Artifacts;
+use kickwheel_pool::{Capacity, LocalConfig, LocalPool, Pool};
+use kickwheel_repos::Mirrors;
+use kickwheel_schemas::Millis;
+use kickwheel_spec::{PluginCatalog, PluginInfo};
+use kickwheel_store::{
+    Member, Options, Store, Write,
+    write::{ForgetSeen, Seal},
+};
+use kickwheel_wasm::{CacheConfig, Host, HostConfig, builtin, builtin_catalog};
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info, warn};
+
+use super::{Config, Engine};
+use crate::{
+    admission::Admission,
+    driver,
+    error::StartError,
+    folder::{DataFolder, random_hex},
+    ingest, registry, report,
+    shared::{Counters, Shared},
+};
+
+/// Identities of events are remembered this long.
+const SEEN_MS: u64 = 30 * 24 * 3600 * 1000;
+/// Between two rounds of housekeeping.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+/// Finished runs sealed in one round.
+const SEAL_LIMIT: u32 = 500;
+/// Inboxes are looked at this often: whoever writes to one also nudges us, so this is for the nudge that was lost.
+const INBOX_POLL: Duration = Duration::from_secs(2);
+/// Inbox rows taken in one look.
+const INBOX_LIMIT: u32 = 500;
+
+/// Opens everything, takes the shards, recovers open runs and begins to work.
+pub async fn start(config: Config) -> Result<Engine, StartError> {
+    let folder = DataFolder::open(&config.data)?;
+    let shared = Arc::new(open(config, folder).await?);
+    take_shards(&shared).await?;
+    let found = registry::load(&shared, None).await.map_err(|e| part("registry", &e))?;
+    *shared.registry.write().expect("no holder of this lock panics") = Arc::new(found);
+    recover(&shared).await?;
+    shared.tasks.spawn(ingest::decider(Arc::clone(&shared)));
+    shared.tasks.spawn(report::reporter(Arc::clone(&shared)));
+    shared.tasks.spawn(keep_leases(Arc::clone(&shared)));
+    shared.tasks.spawn(housekeeping(Arc::clone(&shared)));
+    shared.tasks.spawn(inboxes(Arc::clone(&shared)));
+    Ok(Engine { shared })
+}
+
+fn part(name: &'static str, e: &dyn std::fmt::Display) -> StartError {
+    StartError::Part { part: name, message: e.to_string() }
+}
+
+async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> {
+    let key = hex::decode(folder.kept_text("key", random_hex::<32>)?).map_err(|e| part("key of the data folder", &e))?;
+    let temporary = folder.path("tmp");
+    // What a killed engine left half-made there belongs to nobody.
+    let _ = std::fs::remove_dir_all(&temporary);
+    std::fs::create_dir_all(&temporary).map_err(|e| part("data folder", &e))?;
+    let url = config.database.clone().unwrap_or_else(|| folder.path("kickwheel.db").display().to_string());
+    let options = Options { lease: config.lease, ..Options::default() };
+    let store = Store::open_with(&url, options).await.map_err(|e| part("database", &e))?;
+    let artifacts = Artifacts::local(folder.path("artifacts")).map_err(|e| part("artifact store", &e))?;
+    let mirrors = Mirrors::open(folder.path("mirrors")).map_err(|e| part("mirrors", &e))?;
+    let mut capacity = Capacity::of_this_machine();
+    if let Some(cpu_milli) = config.local_cpu_milli {
+        capacity.cpu_milli = cpu_milli;
+    }
+    let mut local =
+        LocalConfig::new(folder.path("pool/local"), folder.path("artifacts"), config.runner.clone(), key.clone());
+    local.capacity = capacity;
+    let pool = Pool::Local(LocalPool::open(local).await.map_err(|e| part("local pool", &e))?);
+    let (wasm, plugins) = open_plugins(&folder, &key)?;
+    let catalog = builtin_catalog()
+        .into_iter()
+        .map(|(name, (digest, manifest))| (name, PluginInfo { digest, manifest }))
+        .collect();
+    Ok(Shared {
+        config,
+        folder,
+        key,
+        store,
+        artifacts,
+        pool,
+        admission: Admission::new(capacity.cpu_milli, capacity.memory_bytes),
+        wasm,
+        plugins,
+        catalog: PluginCatalog(catalog),
+        mirrors,
+        registry: RwLock::default(),
+        registry_change: tokio::sync::Mutex::new(()),
+        leases: RwLock::new(BTreeMap::new()),
+        cells: Mutex::default(),
+        workflows: Mutex::default(),
+        sources: Mutex::default(),
+        decider: Notify::new(),
+        reporter: Notify::new(),
+        news: watch::channel(0).0,
+        draining: AtomicBool::new(false),
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        counters: Counters::default(),
+    })
+}
+
+type Plugins = HashMap<kickwheel_schemas::Digest, kickwheel_wasm::Plugin>;
+
+fn open_plugins(folder: &DataFolder, key: &[u8]) -> Result<(Host, Plugins), StartError> {
+    let key: [u8; 32] = key.try_into().map_err(|_| StartError::Part {
+        part: "key of the data folder",
+        message: "it must be 64 hex digits; restore it from a backup, or move it away to have a new one made".to_owned(),
+    })?;
+    let cache = Some(CacheConfig { dir: folder.path("wasm-cache"), key });
+    let host = Host::new(HostConfig { cache, ..HostConfig::default() }).map_err(|e| part("plugin sandbox", &e))?;
+    let mut plugins = HashMap::new();
+    for shipped in builtin() {
+        let plugin = tokio::task::block_in_place(|| host.load(shipped.component, shipped.manifest()))
+            .map_err(|e| part("built-in plugins", &e))?;
+        plugins.insert(plugin.digest().clone(), plugin);
+    }
+    Ok((host, plugins))
+}
+
+/// Takes the shards. The lock on the data folder proves that no other engine uses its SQLite file; on Postgres, leases of
+/// other data folders are waited out, while our own (their owner is kept in the folder) are taken over at once.
+async fn take_shards(shared: &Arc<Shared>) -> Result<(), StartError> {
+    let owner = owner(shared)?;
+    let exclusive = match shared.store.member() {
+        Member::Sqlite => true,
+        Member::Postgres => false,
+    };
+    let (lease, shards) = (shared.config.lease, shared.store.shards());
+    let deadline = Instant::now() + lease * 3;
+    loop {
+        let taken = shared.store.acquire(&owner, shards, lease, exclusive).await.map_err(|e| part("leases", &e))?;
+        let held = {
+            let mut leases = shared.leases.write().expect("no holder of this lock panics");
+            leases.extend(taken.iter().map(|l| (l.shard, l.epoch)));
+            leases.len()
+        };
+        if held == shards as usize {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(StartError::Part {
+                part: "leases",
+                message: format!(
+                    "another engine holds {} of {shards} shards of this database; stop it, or give this one a database \
+                     of its own",
+                    shards as usize - held
+                ),
+            });
+        }
+        info!("waiting for the leases of another engine to end");
+        tokio::time::sleep(lease / 5).await;
+    }
+}
+
+fn owner(shared: &Shared) -> Result<String, StartError> {
+    shared.folder.kept_text("owner", random_hex::<8>)
+}
+
+async fn recover(shared: &Arc<Shared>) -> Result<(), StartError> {
+    let shards: Vec<u32> = shared.leases.read().expect("no holder of this lock panics").keys().copied().collect();
+    let mut count = 0;
+    for shard in shards {
+        for row in shared.store.open_runs(shard).await.map_err(|e| part("open runs", &e))? {
+            count += 1;
+            if let Err(e) = driver::recover(shared, row.run).await {
+                // One run that cannot be understood must not keep the others from going on.
+                error!(run = %row.run, "set aside: {e}");
+            }
+        }
+    }
+    if count > 0 {
+        info!(runs = count, "carrying on");
+    }
+    Ok(())
+}
+
+/// Renews the leases while the engine lives. An engine that could not renew stops acting before the lease ends by its own
+/// clock: the epochs go, so every write is refused here before the database would refuse it.
+async fn keep_leases(shared: Arc<Shared>) {
+    let Ok(owner) = owner(&shared) else { return };
+    let lease = shared.config.lease;
+    let mut renewed = boot_time();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(lease / 3) => {}
+            () = shared.stop.cancelled() => return,
+        }
+        let asked = boot_time();
+        match shared.store.renew(&owner, lease).await {
+            Ok(held) => {
+                renewed = asked;
+                let mut leases = shared.leases.write().expect("no holder of this lock panics");
+                let before = leases.len();
+                *leases = held.iter().map(|l| (l.shard, l.epoch)).collect();
+                if leases.len() < before {
+                    error!("another engine took over {} shards; they are left alone", before - leases.len());
+                }
+            }
+            Err(e) => warn!("the leases are not renewed: {e}"),
+        }
+        if matches!(shared.store.member(), Member::Postgres) && boot_time() - renewed > lease.mul_f64(0.8) {
+            shared.leases.write().expect("no holder of this lock panics").clear();
+            error!("the leases could not be renewed in time; nothing is done until the database answers");
+            if let Err(e) = take_shards(&shared).await {
+                error!("{e}");
+            } else {
+                renewed = boot_time();
+                if let Err(e) = recover(&shared).await {
+                    error!("{e}");
+                }
+            }
+        }
+    }
+}
+
+/// Time since boot, suspension included: a machine that slept must not believe that its lease is young.
+fn boot_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+async fn housekeeping(shared: Arc<Shared>) {
+    loop {
+        let before = Millis(Millis::now().0 - i64::try_from(SEEN_MS).unwrap_or(0));
+        let mut writes = vec![Write::ForgetSeen(ForgetSeen { before })];
+        if let Ok(rows) = shared.store.unsealed_finished(SEAL_LIMIT).await {
+            writes.extend(rows.iter().map(|r| Write::Seal(Seal { shard: r.shard, run: r.run })));
+        }
+        for write in writes {
+            if let Err(e) = shared.store.write(vec![write]).await {
+                tracing::debug!("housekeeping waits: {e}");
+                break;
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn inboxes(shared: Arc<Shared>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INBOX_POLL) => {}
+            () = shared.stop.cancelled() => return,
+        }
+        let shards: Vec<u32> = shared.leases.read().expect("no holder of this lock panics").keys().copied().collect();
+        for shard in shards {
+            for row in shared.store.inbox(shard, INBOX_LIMIT).await.unwrap_or_default() {
+                driver::deliver(&shared, row);
+            }
+        }
+    }
+}
+
+/// Comes to rest: nothing new is taken, background work ends, the store writes what is queued, leases are given back.
+pub async fn shutdown(shared: &Arc<Shared>, deadline: Duration) {
+    shared.draining.store(true, Ordering::Relaxed);
+    shared.stop.cancel();
+    shared.tasks.close();
+    if tokio::time::timeout(deadline, shared.tasks.wait()).await.is_err() {
+        warn!("not everything came to rest in {deadline:?}; what is open is taken up at the next start");
+    }
+    if let Ok(owner) = owner(shared)
+        && let Err(e) = shared.store.release(&owner).await
+    {
+        warn!("the leases are not given back: {e}");
+    }
+    shared.store.close().await;
+}

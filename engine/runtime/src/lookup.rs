@@ -1,0 +1,203 @@
+//! What must be known of the outside world before an event can be decided: for a push, the commit's true changed paths
+//! and its workflow files, from our own mirror and never from what the sender says.
+
+use std::sync::Arc;
+
+use kickwheel_core::{event::PinnedSource, filter::ChangedPaths};
+use kickwheel_repos::{FetchError, MirrorId, PushRange};
+use kickwheel_schemas::{Millis, payload};
+use kickwheel_store::{
+    Write,
+    rows::{EventRow, RepoRow},
+    write::PutRepo,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    registry::{Entry, Registry, compile_commit},
+    shared::{DEFAULT_PROJECT, Shared},
+};
+
+/// How long an unreachable repository holds up its lane, from the receipt of the event.
+const DEADLINE_MS: u64 = 10 * 60 * 1000;
+/// Between two tries.
+const RETRY_MS: u64 = 2_000;
+
+/// What was learnt from outside; kept with the decision, so that `explain` sees the same.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Enrichment {
+    /// The true changed paths.
+    pub changed: ChangedPaths,
+    /// The bound repository that the event concerns.
+    pub repo: Option<String>,
+    /// The branch, for branch events.
+    pub branch: Option<String>,
+    /// Whether it is the default branch.
+    pub on_default_branch: bool,
+    /// The commit that runs for this event use.
+    pub source: Option<PinnedSource>,
+    /// The workflow files of the pushed commit.
+    pub pushed: Option<Vec<Entry>>,
+}
+
+impl Enrichment {
+    /// For an event that needs nothing from outside.
+    pub fn none() -> Self {
+        Self {
+            changed: ChangedPaths::NotApplicable,
+            repo: None,
+            branch: None,
+            on_default_branch: false,
+            source: None,
+            pushed: None,
+        }
+    }
+
+    /// The workflow files that apply: the registry's, with the pushed commit's in place of its repository's.
+    pub fn entries(&self, registry: &Registry) -> Vec<Entry> {
+        match (&self.repo, &self.pushed) {
+            (Some(repo), Some(pushed)) => registry.overlaid(repo, pushed),
+            _ => registry.entries.clone(),
+        }
+    }
+
+    /// A push to the default branch brings its files into the registry.
+    pub fn registry_change(&self) -> Option<(&str, &[Entry])> {
+        match (&self.repo, &self.pushed) {
+            (Some(repo), Some(pushed)) if self.on_default_branch => Some((repo, pushed)),
+            _ => None,
+        }
+    }
+}
+
+/// What looking came to.
+pub enum Looked {
+    /// Enough is known, and these plans are to be stored.
+    Found(Box<Enrichment>, Vec<Write>),
+    /// The outside world does not answer.
+    Later {
+        /// Why.
+        reason: String,
+        /// When to look again.
+        until: Millis,
+    },
+    /// It can never be decided.
+    Never {
+        /// Why, and what to do.
+        reason: String,
+    },
+}
+
+/// Looks up what an event needs.
+pub async fn look_up(shared: &Arc<Shared>, row: &EventRow) -> Looked {
+    let found = |enrichment| Looked::Found(Box::new(enrichment), Vec::new());
+    let text = |name: &str| row.event.data.get(name).and_then(Value::as_str);
+    let is_branch = [payload::GIT_BRANCH_CREATED, payload::GIT_BRANCH_UPDATED, payload::GIT_BRANCH_DELETED].contains(&row.event.ty.as_str());
+    let is_tag = [payload::GIT_TAG_CREATED, payload::GIT_TAG_UPDATED, payload::GIT_TAG_DELETED].contains(&row.event.ty.as_str());
+    if !is_branch && !is_tag {
+        return found(Enrichment::none());
+    }
+    let repo = match shared.store.repos(Some(DEFAULT_PROJECT)).await {
+        Ok(repos) => repos.into_iter().find(|r| r.url == row.event.source),
+        Err(e) => return later(row, format!("repositories cannot be read: {e}")),
+    };
+    let Some(repo) = repo else {
+        return Looked::Never {
+            reason: format!(
+                "no bound repository has the URL {}; bind it with `kickwheel repos add` and send the event again",
+                row.event.source
+            ),
+        };
+    };
+    let bare = Enrichment {
+        repo: Some(repo.name.clone()),
+        branch: text("branch").map(str::to_owned),
+        ..Enrichment::none()
+    };
+    let (Some(after), Some(branch)) = (text("after"), text("branch")) else { return found(bare) };
+    push(shared, row, &repo, bare, branch, after).await
+}
+
+async fn push(shared: &Arc<Shared>, row: &EventRow, repo: &RepoRow, bare: Enrichment, branch: &str, after: &str) -> Looked {
+    let mirror = match shared.mirrors.mirror(DEFAULT_PROJECT, &repo.name, &repo.url).await {
+        Ok(mirror) => mirror,
+        Err(e) => return later(row, e.to_string()),
+    };
+    match shared.mirrors.fetch(&mirror, &[after.to_owned()]).await {
+        Ok(_) => {}
+        Err(e @ FetchError::Gone { .. }) => {
+            return Looked::Never { reason: format!("{e}; nothing can be run for it") };
+        }
+        Err(e @ FetchError::Unsupported { .. }) => return Looked::Never { reason: e.to_string() },
+        Err(e @ (FetchError::Unreachable { .. } | FetchError::Mirror { .. })) => {
+            let reason = e.to_string();
+            note_reachability(shared, repo, Some(reason.clone())).await;
+            return later(row, reason);
+        }
+    }
+    if repo.reason.is_some() {
+        note_reachability(shared, repo, None).await;
+    }
+    match describe_push(shared, row, repo, &mirror, bare, branch, after).await {
+        Ok((enrichment, plans)) => Looked::Found(Box::new(enrichment), plans),
+        Err(reason) => later(row, reason),
+    }
+}
+
+async fn describe_push(
+    shared: &Arc<Shared>,
+    row: &EventRow,
+    repo: &RepoRow,
+    mirror: &MirrorId,
+    bare: Enrichment,
+    branch: &str,
+    after: &str,
+) -> Result<(Enrichment, Vec<Write>), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let head = shared.mirrors.head(mirror).await.map_err(|e| text(&e))?;
+    let default_branch = head.map(|h| h.branch);
+    let range = PushRange {
+        before: row.event.data.get("before").and_then(Value::as_str).map(str::to_owned),
+        after: after.to_owned(),
+        branch: branch.to_owned(),
+        default_branch: default_branch.clone(),
+    };
+    let changed = match shared.mirrors.changed_paths(mirror, &range).await.map_err(|e| text(&e))? {
+        kickwheel_repos::ChangedPaths::Complete(paths) => ChangedPaths::Complete { paths },
+        kickwheel_repos::ChangedPaths::Unknown(reason) => ChangedPaths::Unknown { reason },
+    };
+    let tree = shared.mirrors.tree(mirror, after).await.map_err(|e| text(&e))?;
+    let files = shared.mirrors.workflow_files(mirror, after).await.map_err(|e| text(&e))?;
+    let registry = shared.registry();
+    let others = registry.entries.iter().filter(|e| e.origin.repo() != Some(repo.name.as_str()));
+    let compiled = compile_commit(shared, &repo.name, after, &tree, &files, others);
+    let on_default_branch = default_branch.as_deref() == Some(branch);
+    if default_branch != repo.default_branch {
+        let put = PutRepo { default_branch, ..repo.clone() };
+        shared.store.write(vec![Write::PutRepo(put)]).await.map_err(|e| text(&e))?;
+    }
+    let source = PinnedSource { repo: repo.name.clone(), commit: after.to_owned(), tree };
+    let enrichment =
+        Enrichment { changed, on_default_branch, source: Some(source), pushed: Some(compiled.entries), ..bare };
+    Ok((enrichment, compiled.plans))
+}
+
+fn later(row: &EventRow, reason: String) -> Looked {
+    let now = Millis::now();
+    if now.since(row.received_at) > DEADLINE_MS {
+        return Looked::Never {
+            reason: format!("{reason}; it was tried for {} minutes: replay the event when this is mended", DEADLINE_MS / 60_000),
+        };
+    }
+    Looked::Later { reason, until: now.plus(RETRY_MS) }
+}
+
+/// Keeps what went wrong with a repository where `repos ls` shows it. Only for people, so a failure to keep it is no
+/// failure of the event.
+async fn note_reachability(shared: &Shared, repo: &RepoRow, reason: Option<String>) {
+    let put = PutRepo { reason, ..repo.clone() };
+    if let Err(e) = shared.store.write(vec![Write::PutRepo(put)]).await {
+        tracing::debug!(repo = repo.name, "its state is not kept: {e}");
+    }
+}

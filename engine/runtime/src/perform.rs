@@ -1,0 +1,89 @@
+//! Performing what is outstanding: plugin calls and jobs, each reporting back with a message.
+//!
+//! Performing an attempt again is harmless. A job is named by its attempt key, so a pool that knows it adopts it; a plugin
+//! call has no visible effect until its result is accepted. That is why recovery needs no memory of what was begun.
+
+mod call;
+mod content_key;
+mod job;
+mod source;
+
+use std::sync::Arc;
+
+use kickwheel_core::{
+    event::{TaskSpec, Work},
+    plan::StepIndex,
+};
+use kickwheel_schemas::{AttemptKey, TaskKey};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+use crate::{
+    driver::{Loaded, Message, send},
+    shared::Shared,
+};
+
+pub use call::{call_now, is_pure, log_file};
+pub use source::worktree_artifact;
+
+/// One attempt that is being performed.
+pub struct Attempt {
+    /// The run as it was when the attempt became outstanding.
+    pub loaded: Loaded,
+    /// Which step.
+    pub step: StepIndex,
+    /// Which task of it.
+    pub index: u32,
+    /// Which attempt.
+    pub attempt: u32,
+    /// Cancelled when its end is asked for.
+    pub stop: CancellationToken,
+}
+
+impl Attempt {
+    /// What it does.
+    pub fn spec(&self) -> &TaskSpec {
+        &self.loaded.state.steps[self.step].tasks()[self.index as usize].spec
+    }
+
+    /// `run/step[index]`.
+    pub fn task(&self) -> TaskKey {
+        TaskKey {
+            run: self.loaded.row.run,
+            step: self.loaded.workflow.plan.steps[self.step].name.clone(),
+            index: self.index,
+        }
+    }
+
+    /// `run/step[index]#attempt`.
+    pub fn key(&self) -> AttemptKey {
+        AttemptKey { task: self.task(), attempt: self.attempt }
+    }
+}
+
+/// Performs an attempt in the background.
+pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u32), stop: CancellationToken) {
+    let (step, index, attempt) = attempt;
+    let attempt = Attempt { loaded: loaded.clone(), step, index, attempt, stop };
+    let span = tracing::info_span!(
+        "attempt",
+        run = %attempt.loaded.row.run,
+        step = attempt.loaded.workflow.plan.steps[step].name,
+        index,
+        attempt = attempt.attempt
+    );
+    let shared2 = Arc::clone(shared);
+    let perform = async move {
+        let run = attempt.loaded.row.run;
+        let message = match attempt.spec().work {
+            Work::Call { .. } => Some(Message::plain(
+                call_now(&shared2, &attempt.loaded, attempt.step, attempt.index, attempt.attempt).await,
+            )),
+            Work::Job { .. } => job::perform(&shared2, &attempt).await,
+        };
+        if let Some(message) = message {
+            send(&shared2, run, message);
+        }
+    };
+    shared.tasks.spawn(perform.instrument(span));
+}

@@ -1,0 +1,438 @@
+//! Jobs: looked up in the cache, admitted, handed to the pool, followed to their end.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use kickwheel_core::{
+    Input,
+    decide::Ending,
+    event::{Failure, FailureKind, JobProgram, TaskOutput, Work},
+    plan::{OutputDecl, Resources, Step},
+};
+use kickwheel_pool::{Observed, Request, StartError};
+use kickwheel_schemas::{
+    ArtifactRef, Manifest, ManifestEntry, Millis,
+    runner::{JobEnd, JobResult, JobSpec, PROTOCOL, Program},
+};
+use kickwheel_store::{
+    Write,
+    write::{CachePut, CacheRecord, CacheResult, PublishDataset},
+};
+use serde_json::Value;
+use tracing::{debug, info, warn};
+
+use super::{
+    Attempt, content_key,
+    source::{SourceError, source_artifact},
+};
+use crate::{
+    driver::{Message, send},
+    shared::{Counters, DEFAULT_PROJECT, Shared},
+};
+
+/// From SIGTERM to SIGKILL.
+const GRACE: Duration = Duration::from_secs(10);
+/// Bytes of log that are kept per attempt.
+const LOG_LIMIT_BYTES: u64 = 64 << 20;
+/// A job is looked at this often even when nothing is announced.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+/// First wait after the pool could not be asked; doubles up to [`POOL_RETRY_MAX`].
+const POOL_RETRY: Duration = Duration::from_millis(100);
+/// Longest wait between tries.
+const POOL_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The trusted scope: runs of the project's own repositories.
+const TRUSTED: &str = "trusted";
+
+/// What the attempt depends on, computed before anything else.
+struct Prepared {
+    parts: content_key::Parts,
+    key: String,
+    source: Option<ArtifactRef>,
+}
+
+/// Performs an attempt to its end. None when the engine stops meanwhile: the job goes on, and is adopted at the next start.
+pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Message> {
+    let Work::Job { resources, image, .. } = &attempt.spec().work else {
+        return Some(ended(attempt, Ending::Lost { message: "a plugin call was taken for a job".to_owned() }));
+    };
+    if let Some(image) = image {
+        let message = format!(
+            "it needs a container ({image}) and no pool with containers is configured; remove `image` to run it as a \
+             process of this machine"
+        );
+        return Some(failed(attempt, FailureKind::Unplaceable, message));
+    }
+    if let Some(reason) = shared.admission.impossible(resources) {
+        return Some(failed(attempt, FailureKind::Unplaceable, reason));
+    }
+    let prepared = match prepare(shared, attempt).await {
+        Ok(prepared) => prepared,
+        Err(SourceError::Permanent(message)) => return Some(failed(attempt, FailureKind::Platform, message)),
+        Err(SourceError::Transient(message)) => return Some(ended(attempt, Ending::Lost { message })),
+    };
+    let known = observe(shared, attempt).await?;
+    let slot = if known == Observed::Unknown {
+        if attempt.stop.is_cancelled() {
+            return Some(ended(attempt, Ending::Cancelled));
+        }
+        if let Some(message) = from_cache(shared, attempt, &prepared).await {
+            return Some(message);
+        }
+        let slot = tokio::select! {
+            slot = shared.admission.admit(resources) => slot,
+            () = attempt.stop.cancelled() => return Some(ended(attempt, Ending::Cancelled)),
+            () = shared.stop.cancelled() => return None,
+        };
+        match start(shared, attempt, &prepared, resources).await {
+            Ok(()) => slot,
+            Err(message) => return message,
+        }
+    } else {
+        info!(observed = state_name(&known), "adopt");
+        shared.admission.adopt(resources).await
+    };
+    let end = follow(shared, attempt).await;
+    drop(slot);
+    match end {
+        Some(observed) => Some(conclude(shared, attempt, &prepared, observed).await),
+        None => None,
+    }
+}
+
+fn state_name(observed: &Observed) -> &'static str {
+    match observed {
+        Observed::Unknown => "unknown",
+        Observed::Pending => "pending",
+        Observed::Running { .. } => "running",
+        Observed::Ended(_) => "ended",
+        Observed::Lost { .. } => "lost",
+    }
+}
+
+async fn prepare(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Prepared, SourceError> {
+    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let context = attempt.loaded.state.context.as_ref();
+    let source = match context.and_then(|c| c.source.as_ref()) {
+        Some(source) => Some(source_artifact(shared, source, &step.source).await?),
+        None => None,
+    };
+    let spec = attempt.spec();
+    let parts = content_key::parts(step, &spec.work, &spec.matrix, &shared.pool.environment(), source.as_ref());
+    let key = content_key::key(&parts);
+    Ok(Prepared { parts, key, source })
+}
+
+/// Asks the pool until it answers. None when the engine stops.
+async fn observe(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
+    let mut wait = POOL_RETRY;
+    loop {
+        match shared.pool.observe(&attempt.key()).await {
+            Ok(observed) => return Some(observed),
+            Err(e) => warn!("the pool cannot be asked: {e}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.stop.cancelled() => return None,
+        }
+        wait = (wait * 2).min(POOL_RETRY_MAX);
+    }
+}
+
+/// The scopes in which this attempt may look, in order.
+fn scopes(attempt: &Attempt) -> Vec<String> {
+    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let mut scopes = Vec::new();
+    if step.cache {
+        scopes.push(TRUSTED.to_owned());
+    }
+    if attempt.loaded.row.generation > 0 {
+        scopes.push(retry_scope(attempt));
+    }
+    scopes
+}
+
+/// Results of runs of one workflow for one event: read only when that event is run again, so that a retry repeats
+/// nothing that succeeded, whether or not its steps use the cache.
+fn retry_scope(attempt: &Attempt) -> String {
+    let row = &attempt.loaded.row;
+    format!("retry:{}:{}", row.workflow, row.event_key)
+}
+
+async fn from_cache(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared) -> Option<Message> {
+    for scope in scopes(attempt) {
+        let row = match shared.store.cache_get(DEFAULT_PROJECT, &scope, &prepared.key).await {
+            Ok(Some(row)) => row,
+            Ok(None) => continue,
+            Err(e) => {
+                debug!("the cache cannot be asked: {e}");
+                return None;
+            }
+        };
+        let mut output: TaskOutput = match serde_json::from_value(row.output) {
+            Ok(output) => output,
+            Err(e) => {
+                warn!("a cached result cannot be read: {e}");
+                continue;
+            }
+        };
+        if !artifacts_exist(shared, &output).await {
+            info!(from = row.task, "a cached result is passed over: its artifacts are gone");
+            continue;
+        }
+        Counters::count(&shared.counters.cache_hits);
+        output.cached_from = Some(row.task);
+        let publish = publications(shared, attempt, &output).await;
+        let extra = vec![record(attempt, prepared, CacheResult::Hit)];
+        let ending = Ending::Succeeded { output, changed: Vec::new() };
+        return Some(Message { extra, publish, ..ended(attempt, ending) });
+    }
+    None
+}
+
+async fn artifacts_exist(shared: &Arc<Shared>, output: &TaskOutput) -> bool {
+    for value in output.outputs.values() {
+        let Ok(artifact) = serde_json::from_value::<ArtifactRef>(value.clone()) else { continue };
+        if !shared.artifacts.exists(&artifact.digest).await.unwrap_or(false) {
+            return false;
+        }
+    }
+    true
+}
+
+/// Hands the job to the pool. The error is what to report instead, or none when the engine stops.
+async fn start(
+    shared: &Arc<Shared>,
+    attempt: &Attempt,
+    prepared: &Prepared,
+    resources: &Resources,
+) -> Result<(), Option<Message>> {
+    let spec = job_spec(attempt, prepared.source.clone());
+    let request = Request {
+        cpu_milli: resources.cpu_milli,
+        memory_bytes: resources.memory_bytes,
+        gpu: resources.gpu,
+        image: None,
+    };
+    let mut wait = POOL_RETRY;
+    loop {
+        match shared.pool.start(&attempt.key(), &spec, &request).await {
+            Ok(()) => {
+                Counters::count(&shared.counters.jobs_started);
+                return Ok(());
+            }
+            Err(StartError::Unplaceable(reason)) => {
+                return Err(Some(failed(attempt, FailureKind::Unplaceable, reason)));
+            }
+            Err(e @ (StartError::Full(_) | StartError::Failed(_))) => debug!("the pool does not take it yet: {e}"),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = attempt.stop.cancelled() => return Err(Some(ended(attempt, Ending::Cancelled))),
+            () = shared.stop.cancelled() => return Err(None),
+        }
+        wait = (wait * 2).min(POOL_RETRY_MAX);
+    }
+}
+
+fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
+    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let context = attempt.loaded.state.context.as_ref();
+    let (program, env, files, memory_bytes) = match &attempt.spec().work {
+        Work::Job { program, env, files, resources, .. } => {
+            (program.clone(), env.clone(), files.clone(), resources.memory_bytes)
+        }
+        Work::Call { .. } => (JobProgram::Argv { argv: Vec::new() }, BTreeMap::new(), BTreeMap::new(), None),
+    };
+    let (mut output_paths, mut output_values) = (BTreeMap::new(), Vec::new());
+    for (name, declaration) in &step.outputs {
+        match declaration {
+            OutputDecl::Path { path, .. } => _ = output_paths.insert(name.clone(), path.clone()),
+            OutputDecl::Value => output_values.push(name.clone()),
+        }
+    }
+    JobSpec {
+        protocol: PROTOCOL,
+        attempt: attempt.key().to_string(),
+        task: attempt.task().to_string(),
+        program: match program {
+            JobProgram::Script { script } => Program::Script { script },
+            JobProgram::Argv { argv } => Program::Exec { argv },
+        },
+        env,
+        source,
+        files,
+        output_paths,
+        output_values,
+        timeout_ms: step.timeout_ms,
+        grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
+        memory_bytes,
+        log_limit_bytes: LOG_LIMIT_BYTES,
+        traceparent: context.and_then(|c| c.event.get("traceparent")).and_then(Value::as_str).map(str::to_owned),
+    }
+}
+
+/// Follows a started attempt to its end, reporting once that user code began. None when the engine stops.
+async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
+    let (key, mut begun, mut asked) = (attempt.key(), false, false);
+    let mut changes = shared.pool.changes();
+    loop {
+        let observed = observe(shared, attempt).await?;
+        match &observed {
+            Observed::Ended(_) | Observed::Lost { .. } => return Some(observed),
+            Observed::Unknown => return Some(Observed::Lost { reason: "the pool forgot the attempt".to_owned() }),
+            Observed::Running { .. } if !begun => {
+                begun = true;
+                let (step, index) = (attempt.step, attempt.index);
+                let input = Input::Started { step, index, attempt: attempt.attempt };
+                send(shared, attempt.loaded.row.run, Message::plain(input));
+            }
+            Observed::Running { .. } | Observed::Pending => {}
+        }
+        if attempt.stop.is_cancelled() && !asked {
+            match shared.pool.cancel(&key, GRACE).await {
+                Ok(()) => asked = true,
+                Err(e) => warn!("the pool cannot be asked to stop it: {e}"),
+            }
+        }
+        let changed = async {
+            while changes.next().await != key {}
+        };
+        tokio::select! {
+            () = changed => {}
+            () = tokio::time::sleep(SLOW_POLL) => {}
+            () = attempt.stop.cancelled(), if !asked => {}
+            () = shared.stop.cancelled() => return None,
+        }
+    }
+}
+
+/// Turns what the pool says about the end into a message for the core.
+async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared, observed: Observed) -> Message {
+    let result = match observed {
+        Observed::Ended(result) => *result,
+        Observed::Lost { reason } => return ended(attempt, Ending::Lost { message: reason }),
+        Observed::Unknown | Observed::Pending | Observed::Running { .. } => {
+            return ended(attempt, Ending::Lost { message: "it was followed to no end".to_owned() });
+        }
+    };
+    let ending = ending(attempt, result);
+    let mut message = ended(attempt, ending);
+    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    message.extra.push(record(attempt, prepared, if step.cache { CacheResult::Miss } else { CacheResult::Off }));
+    if let Input::Ended { ending: Ending::Succeeded { output, .. }, .. } = &message.input {
+        let output_json = serde_json::to_value(output).expect("outputs have string keys only");
+        let mut scopes = vec![retry_scope(attempt)];
+        if step.cache {
+            scopes.push(TRUSTED.to_owned());
+        }
+        for scope in scopes {
+            message.extra.push(Write::CachePut(CachePut {
+                project: DEFAULT_PROJECT.to_owned(),
+                scope,
+                key: prepared.key.clone(),
+                task: attempt.task(),
+                output: output_json.clone(),
+                at: Millis::now(),
+            }));
+        }
+        message.publish = publications(shared, attempt, output).await;
+    }
+    message
+}
+
+fn ending(attempt: &Attempt, result: JobResult) -> Ending {
+    let fail = |kind, message: String| Ending::Failed(Failure { kind, message });
+    let step: &Step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    match result.end {
+        JobEnd::Succeeded => {
+            let mut outputs = result.values;
+            for (name, artifact) in result.artifacts {
+                outputs.insert(name, serde_json::to_value(artifact).expect("artifacts have string keys only"));
+            }
+            Ending::Succeeded {
+                output: TaskOutput { outputs, metrics: result.metrics, ..TaskOutput::default() },
+                changed: Vec::new(),
+            }
+        }
+        JobEnd::Exited { code } => fail(FailureKind::Exit, format!("the program ended with code {code}; see its log")),
+        JobEnd::Signalled { signal } => fail(FailureKind::Signal, format!("signal {signal} ended the program")),
+        JobEnd::TimedOut => {
+            let limit = step.timeout_ms.unwrap_or(0);
+            fail(FailureKind::TimedOut, format!("it had not ended after {} s; raise `timeout`", limit as f64 / 1000.0))
+        }
+        JobEnd::OutOfMemory { mechanism } => {
+            let (limit, peak) = (memory_limit(attempt), result.peak_rss_bytes);
+            fail(
+                FailureKind::OutOfMemory,
+                format!(
+                    "it used {peak} bytes of memory and may use {limit} (noticed by {mechanism}); raise resources.memory"
+                ),
+            )
+        }
+        JobEnd::BadOutput { message } => fail(FailureKind::BadOutput, message),
+        JobEnd::Cancelled => Ending::Cancelled,
+        JobEnd::Setup { message } => Ending::Lost { message },
+    }
+}
+
+fn memory_limit(attempt: &Attempt) -> u64 {
+    match &attempt.spec().work {
+        Work::Job { resources, .. } => resources.memory_bytes.unwrap_or(0),
+        Work::Call { .. } => 0,
+    }
+}
+
+/// Datasets that the outputs publish. A single file becomes a dataset of one file.
+async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutput) -> Vec<PublishDataset> {
+    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let mut publish = Vec::new();
+    for (name, declaration) in &step.outputs {
+        let OutputDecl::Path { dataset: Some(dataset), .. } = declaration else { continue };
+        let Some(value) = output.outputs.get(name) else { continue };
+        let Ok(artifact) = serde_json::from_value::<ArtifactRef>(value.clone()) else { continue };
+        let artifact = if artifact.folder { artifact } else { one_file(shared, artifact).await };
+        publish.push(PublishDataset {
+            project: DEFAULT_PROJECT.to_owned(),
+            name: dataset.clone(),
+            artifact,
+            task: Some(attempt.task().to_string()),
+            expected_previous: None,
+            at: Millis::now(),
+        });
+    }
+    publish
+}
+
+async fn one_file(shared: &Arc<Shared>, artifact: ArtifactRef) -> ArtifactRef {
+    let name = artifact.path.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("data").to_owned();
+    let entry =
+        ManifestEntry { path: name, digest: artifact.digest.clone(), size: artifact.size, executable: false };
+    match shared.artifacts.put_manifest(&Manifest::new(vec![entry])).await {
+        Ok(manifest) => manifest,
+        Err(e) => {
+            warn!("the listing of a published file is not stored: {e}");
+            artifact
+        }
+    }
+}
+
+fn record(attempt: &Attempt, prepared: &Prepared, result: CacheResult) -> Write {
+    Write::CacheRecord(CacheRecord {
+        project: DEFAULT_PROJECT.to_owned(),
+        workflow: attempt.loaded.row.workflow.clone(),
+        task: attempt.task(),
+        key: Some(prepared.key.clone()),
+        parts: serde_json::to_value(&prepared.parts).expect("parts have string keys only"),
+        result,
+        at: Millis::now(),
+    })
+}
+
+fn ended(attempt: &Attempt, ending: Ending) -> Message {
+    let (step, index, attempt) = (attempt.step, attempt.index, attempt.attempt);
+    Message::plain(Input::Ended { step, index, attempt, ending })
+}
+
+fn failed(attempt: &Attempt, kind: FailureKind, message: String) -> Message {
+    ended(attempt, Ending::Failed(Failure { kind, message }))
+}

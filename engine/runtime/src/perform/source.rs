@@ -1,0 +1,104 @@
+//! A run's source tree as an artifact: imported once per tree, narrowed per step.
+
+use std::{path::Path, sync::Arc};
+
+use kickwheel_artifacts::ArtifactError;
+use kickwheel_core::event::PinnedSource;
+use kickwheel_repos::Selection;
+use kickwheel_schemas::{ArtifactRef, Digest, Manifest};
+
+use crate::shared::{DEFAULT_PROJECT, Shared};
+
+/// Trees remembered in memory; beyond it the memory starts anew.
+const MAX_REMEMBERED: usize = 4_096;
+
+/// Why a source tree cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// It will not be different next time.
+    #[error("{0}")]
+    Permanent(String),
+    /// Worth another try.
+    #[error("{0}")]
+    Transient(String),
+}
+
+impl From<ArtifactError> for SourceError {
+    fn from(e: ArtifactError) -> Self {
+        if e.is_transient() { Self::Transient(e.to_string()) } else { Self::Permanent(e.to_string()) }
+    }
+}
+
+/// The part of a pinned source tree that `globs` select, without `.kickwheel/`.
+pub async fn source_artifact(shared: &Arc<Shared>, source: &PinnedSource, globs: &[String]) -> Result<ArtifactRef, SourceError> {
+    let name = format!("{} {}", source.tree, globs.join("\n"));
+    if let Some(known) = remembered(shared, &name) {
+        return Ok(known);
+    }
+    let whole = whole_tree(shared, source).await?;
+    let artifact = if globs.is_empty() { whole } else { narrow(shared, &whole, globs).await? };
+    remember(shared, name, artifact.clone());
+    Ok(artifact)
+}
+
+async fn whole_tree(shared: &Arc<Shared>, source: &PinnedSource) -> Result<ArtifactRef, SourceError> {
+    let name = format!("{} ", source.tree);
+    if let Some(known) = remembered(shared, &name) {
+        return Ok(known);
+    }
+    let artifact = if source.repo.is_empty() {
+        let digest: Digest = source.tree.parse().map_err(|e| SourceError::Permanent(format!("{e}")))?;
+        let manifest = shared.artifacts.manifest(&digest).await?;
+        ArtifactRef { digest, size: manifest.size(), path: String::new(), folder: true }
+    } else {
+        import(shared, source).await?
+    };
+    remember(shared, name, artifact.clone());
+    Ok(artifact)
+}
+
+async fn import(shared: &Arc<Shared>, source: &PinnedSource) -> Result<ArtifactRef, SourceError> {
+    let transient = |e: &dyn std::fmt::Display| SourceError::Transient(e.to_string());
+    let row = shared.store.repo(DEFAULT_PROJECT, &source.repo).await.map_err(|e| transient(&e))?.ok_or_else(|| {
+        SourceError::Permanent(format!("repository {} is bound no more; add it again with `kickwheel repos add`", source.repo))
+    })?;
+    let mirror =
+        shared.mirrors.mirror(DEFAULT_PROJECT, &row.name, &row.url).await.map_err(|e| transient(&e))?;
+    let folder = tempfile::tempdir_in(shared.folder.path("tmp")).map_err(|e| transient(&e))?;
+    let dest = folder.path().join("tree");
+    shared
+        .mirrors
+        .export(&mirror, &source.commit, &Selection::all(), &dest)
+        .await
+        .map_err(|e| SourceError::Permanent(format!("the source tree of {} cannot be laid out: {e}", source.commit)))?;
+    Ok(shared.artifacts.put_folder(&dest, |_| true).await?)
+}
+
+async fn narrow(shared: &Arc<Shared>, whole: &ArtifactRef, globs: &[String]) -> Result<ArtifactRef, SourceError> {
+    let selection = Selection::new(globs).map_err(|e| SourceError::Permanent(e.to_string()))?;
+    let manifest = shared.artifacts.manifest(&whole.digest).await?;
+    let files = manifest.files.into_iter().filter(|f| selection.takes(f.path.as_bytes())).collect();
+    Ok(shared.artifacts.put_manifest(&Manifest::new(files)).await?)
+}
+
+fn remembered(shared: &Shared, name: &str) -> Option<ArtifactRef> {
+    shared.sources.lock().expect("no holder of this lock panics").get(name).cloned()
+}
+
+fn remember(shared: &Shared, name: String, artifact: ArtifactRef) {
+    let mut sources = shared.sources.lock().expect("no holder of this lock panics");
+    if sources.len() >= MAX_REMEMBERED {
+        sources.clear();
+    }
+    sources.insert(name, artifact);
+}
+
+/// Stores an uncommitted working tree, without `.git`, `.kickwheel` and what Git ignores at the top (caches, virtual
+/// environments).
+pub async fn worktree_artifact(shared: &Arc<Shared>, folder: &Path) -> Result<ArtifactRef, SourceError> {
+    Ok(shared.artifacts.put_folder(folder, |path| !is_left_out(path)).await?)
+}
+
+fn is_left_out(path: &str) -> bool {
+    path.split('/').any(|part| matches!(part, ".git" | ".kickwheel" | "__pycache__" | ".venv" | "node_modules" | "target"))
+}

@@ -1,0 +1,163 @@
+//! What every part of the engine holds on to: the adapters, the leases, and the runs in memory.
+//!
+//! Only state that several modules need lives here; each module documents what it keeps for itself.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use kickwheel_artifacts::Artifacts;
+use kickwheel_core::plan::Workflow;
+use kickwheel_pool::Pool;
+use kickwheel_repos::Mirrors;
+use kickwheel_schemas::{Digest, RunId};
+use kickwheel_spec::PluginCatalog;
+use kickwheel_store::{ReadError, Store};
+use kickwheel_wasm::{Host, Plugin};
+use tokio::sync::{Notify, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{admission::Admission, driver::Cell, engine::Config, folder::DataFolder, registry::Registry};
+
+/// The project that everything belongs to when none is named. More projects come with their grants.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// Compiled workflows kept in memory; beyond it the cache starts anew.
+const MAX_CACHED_WORKFLOWS: usize = 1_000;
+
+/// The insides of an [`crate::Engine`].
+pub struct Shared {
+    /// As started.
+    pub config: Config,
+    /// Locked for as long as this lives.
+    pub folder: DataFolder,
+    /// Signs credentials of attempts and compiled plugins.
+    pub key: Vec<u8>,
+    /// The database.
+    pub store: Store,
+    /// The blobs.
+    pub artifacts: Artifacts,
+    /// The local pool.
+    pub pool: Pool,
+    /// Who may start next.
+    pub admission: Admission,
+    /// The plugins' sandbox.
+    pub wasm: Host,
+    /// Loaded plugins by digest.
+    pub plugins: HashMap<Digest, Plugin>,
+    /// The same, as the workflow checker wants them.
+    pub catalog: PluginCatalog,
+    /// The bare mirrors.
+    pub mirrors: Mirrors,
+    /// The registry in force.
+    pub registry: RwLock<Arc<Registry>>,
+    /// One change of the registry at a time.
+    pub registry_change: tokio::sync::Mutex<()>,
+    /// Shard to epoch, while the lease holds.
+    pub leases: RwLock<BTreeMap<u32, i64>>,
+    /// Runs in memory.
+    pub cells: Mutex<HashMap<RunId, Arc<Cell>>>,
+    /// Compiled workflows by digest.
+    pub workflows: Mutex<HashMap<Digest, Arc<Workflow>>>,
+    /// Source trees that are in the artifact store already.
+    pub sources: Mutex<HashMap<String, kickwheel_schemas::ArtifactRef>>,
+    /// Wakes the decider.
+    pub decider: Notify,
+    /// Wakes the reporter.
+    pub reporter: Notify,
+    /// Rises with each commit that changed a run or decided an event; for whoever waits for news.
+    pub news: watch::Sender<u64>,
+    /// Takes nothing new.
+    pub draining: AtomicBool,
+    /// Ends every loop.
+    pub stop: CancellationToken,
+    /// Everything that runs in the background.
+    pub tasks: TaskTracker,
+    /// Counters for `/metrics`.
+    pub counters: Counters,
+}
+
+/// Monotonic counters since the start.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Events accepted.
+    pub events_accepted: AtomicU64,
+    /// Events that were duplicates.
+    pub events_duplicate: AtomicU64,
+    /// Runs created.
+    pub runs_created: AtomicU64,
+    /// Runs ended.
+    pub runs_ended: AtomicU64,
+    /// Attempts handed to a pool.
+    pub jobs_started: AtomicU64,
+    /// Plugin calls.
+    pub plugin_calls: AtomicU64,
+    /// Tasks taken from the cache.
+    pub cache_hits: AtomicU64,
+    /// Writes that found the database away.
+    pub write_pauses: AtomicU64,
+}
+
+impl Counters {
+    /// One more.
+    pub fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Shared {
+    /// Tells whoever waits that something changed.
+    pub fn announce(&self) {
+        self.news.send_modify(|n| *n += 1);
+    }
+
+    /// The epoch under which we own a shard, if we do.
+    pub fn epoch(&self, shard: u32) -> Option<i64> {
+        self.leases.read().expect("no holder of this lock panics").get(&shard).copied()
+    }
+
+    /// The registry in force.
+    pub fn registry(&self) -> Arc<Registry> {
+        Arc::clone(&self.registry.read().expect("no holder of this lock panics"))
+    }
+
+    /// The compiled workflow of that digest, from memory or from the store.
+    pub async fn workflow(&self, digest: &Digest) -> Result<Arc<Workflow>, ReadError> {
+        if let Some(found) = self.workflows.lock().expect("no holder of this lock panics").get(digest) {
+            return Ok(Arc::clone(found));
+        }
+        let row = self.store.plan(DEFAULT_PROJECT, digest).await?.ok_or_else(|| ReadError::Corrupt {
+            message: format!("plan {digest} is named by a row but is not in the table of plans"),
+        })?;
+        let workflow: Workflow = serde_json::from_value(row.compiled).map_err(|e| ReadError::Corrupt {
+            message: format!("plan {digest} of workflow {}: {e}; it may be of a newer version", row.name),
+        })?;
+        Ok(self.remember(digest.clone(), workflow))
+    }
+
+    /// Keeps a compiled workflow in memory.
+    pub fn remember(&self, digest: Digest, workflow: Workflow) -> Arc<Workflow> {
+        let workflow = Arc::new(workflow);
+        let mut cache = self.workflows.lock().expect("no holder of this lock panics");
+        if cache.len() >= MAX_CACHED_WORKFLOWS {
+            cache.clear();
+        }
+        cache.insert(digest, Arc::clone(&workflow));
+        workflow
+    }
+}
+
+/// The shard of a run: the low bits of its random part, so that runs of one moment spread evenly.
+pub fn shard_of(run: RunId, shards: u32) -> u32 {
+    let bytes = run.0.as_bytes();
+    u32::from_be_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) % shards.max(1)
+}
+
+/// Ten random bytes, for ids.
+pub fn entropy() -> [u8; 10] {
+    rand::random()
+}
