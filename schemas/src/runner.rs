@@ -251,6 +251,43 @@ pub mod file {
     pub const WORK: &str = "work";
 }
 
+/// What `/proc/<pid>/stat` says about a process, as far as both sides of this protocol need it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// `R`, `S`, `D`, `Z` and so on.
+    pub state: char,
+    /// Its parent's process id.
+    pub parent: u32,
+    /// Its session's id.
+    pub session: u32,
+    /// User and system time of its waited-for children, in clock ticks.
+    pub children_ticks: u64,
+    /// When it started, in clock ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl ProcessStat {
+    /// Parses the file's text; none if it is no such text. The command's name, field 2, may itself hold blanks and
+    /// parentheses, so fields are counted from the last one (proc(5)).
+    pub fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.rsplit_once(") ")?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+        Some(Self {
+            state: fields.first()?.chars().next()?,
+            parent: u32::try_from(number(4)?).ok()?,
+            session: u32::try_from(number(6)?).ok()?,
+            children_ticks: number(16)? + number(17)?,
+            start_ticks: number(22)?,
+        })
+    }
+
+    /// Whether it can still do something: a zombie cannot.
+    pub fn is_alive(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
 /// The MAC of a claim or result: HMAC-SHA256, in hex, with the attempt's credential as key, over the JSON of `body` with
 /// an empty `mac` field.
 pub fn mac(credential: &[u8], body: &[u8]) -> String {
@@ -296,5 +333,32 @@ impl Signed for Claim {
 impl Signed for JobResult {
     fn replace_mac(&mut self, mac: String) -> String {
         std::mem::replace(&mut self.mac, mac)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim() -> Claim {
+        let (attempt, nonce, boot) = ("a#1".to_owned(), "n".to_owned(), "b".to_owned());
+        Claim { attempt, nonce, pid: 1, start_ticks: 2, boot, at: Millis(3), mac: String::new() }
+    }
+
+    #[test]
+    fn only_the_holder_of_the_credential_signs_and_only_what_was_signed_is_authentic() {
+        let signed = claim().signed("secret");
+        assert!(signed.is_authentic("secret"));
+        assert!(!signed.is_authentic("other"));
+        assert!(!Claim { pid: 9, ..signed }.is_authentic("secret"));
+        assert!(!claim().is_authentic("secret"));
+    }
+
+    #[test]
+    fn a_command_name_with_blanks_and_parentheses_does_not_shift_the_fields() {
+        let text = "42 (a ) b) (c) S 1 42 43 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 987 1000 10 18446744073709551615";
+        let expected = ProcessStat { state: 'S', parent: 1, session: 43, children_ticks: 15, start_ticks: 987 };
+        assert_eq!(ProcessStat::parse(text), Some(expected));
+        assert_eq!(ProcessStat::parse("42 (a"), None);
     }
 }

@@ -84,12 +84,19 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Attempts in `root/attempts`, which is made if it is absent.
+    /// Attempts in `root/attempts`, which is made, durably, if it is absent.
     pub fn local(root: &Path) -> Result<Self, ArtifactError> {
         let folder = root.join("attempts");
-        fs::create_dir_all(&folder).map_err(ArtifactError::io(&folder))?;
-        let folder = folder.canonicalize().map_err(ArtifactError::io(&folder))?;
-        File::open(root).and_then(|root| root.sync_all()).map_err(ArtifactError::io(root))?;
+        if !folder.is_dir() {
+            fs::create_dir_all(&folder).map_err(ArtifactError::io(&folder))?;
+            File::open(root).and_then(|root| root.sync_all()).map_err(ArtifactError::io(root))?;
+        }
+        Self::open(&folder)
+    }
+
+    /// Attempts in `folder`, which exists.
+    pub fn open(folder: &Path) -> Result<Self, ArtifactError> {
+        let folder = folder.canonicalize().map_err(ArtifactError::io(folder))?;
         Ok(Self {
             durable: Arc::new(LocalFileSystem::new_with_prefix(&folder)?.with_fsync(true)),
             quick: Arc::new(LocalFileSystem::new_with_prefix(&folder)?),

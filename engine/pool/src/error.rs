@@ -40,6 +40,14 @@ pub enum PoolError {
         /// What happened.
         problem: String,
     },
+    /// Processes of a lost attempt survive SIGKILL, hanging in the kernel. Until they end it is not reported as lost.
+    #[error("end what attempt {attempt} left behind: processes {pids:?} hang in the kernel; is a network disk away?")]
+    Leftovers {
+        /// The attempt.
+        attempt: String,
+        /// What is left.
+        pids: Vec<u32>,
+    },
     /// A live attempt cannot be removed.
     #[error("remove attempt {0}: it is still running; cancel it first")]
     Live(String),

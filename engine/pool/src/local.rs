@@ -1,9 +1,47 @@
-//! The pool of this machine.
-#![allow(unused, missing_docs)]
+//! The pool of this machine: one process tree per attempt, wrapped by a runner, started by an agent.
+//!
+//! ```text
+//!   engine ──spec.json──▶ attempts/<name>/ ◀──claim, heartbeat, log, result── runner ──▶ user's program
+//!      └──"start <name>" over agent.sock──▶ agent ──▶ runner (a session of its own)
+//! ```
+//!
+//! The three programs live and die independently. An engine that comes back finds its attempts in their folders, with the
+//! processes that still run; an agent that died is started again by the next request, or within [`watch::SWEEP_INTERVAL`]
+//! while an attempt waits to be claimed.
+//!
+//! What a lost attempt left behind is killed before the loss is reported, so that its successor never runs beside it. The
+//! kernel kills the program itself with its runner; its children are found by the `KICKWHEEL_ATTEMPT` in their
+//! environment. Only a process that cleared its environment *and* outlived its parents can escape that.
+//!
+//! Where to look next: [`watch`] for how changes are noticed, [`agent`] for the talk with the agent, [`process`] for what
+//! is asked of `/proc`, [`log`] for reading logs.
+
+mod agent;
+mod log;
+mod process;
+mod watch;
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use kickwheel_artifacts::{ArtifactError, Attempts, Put};
+use kickwheel_schemas::{
+    AttemptKey, Millis,
+    runner::{CancelRequest, Claim, Heartbeat, JobResult, JobSpec, RunnerExit, Signed as _, credential, file},
+};
+
+pub use watch::Changes;
 
 use crate::{Capacity, LogStream, Observed, OpenError, PoolError, Request, StartError};
-use kickwheel_schemas::{AttemptKey, runner::JobSpec};
-use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// The pool's own note about an attempt, beside the protocol's documents: what it asked for.
+const REQUEST_FILE: &str = "request.json";
 
 /// How the local pool is set up.
 #[derive(Clone, Debug)]
@@ -26,65 +64,371 @@ pub struct LocalConfig {
     pub cgroup: Option<PathBuf>,
 }
 
-#[derive(Clone, Debug)]
-pub struct LocalPool {
-    inner: Arc<()>,
-}
-
-#[derive(Debug)]
-pub struct Changes {}
-
-impl Changes {
-    /// The next attempt that is worth observing.
-    pub async fn next(&mut self) -> AttemptKey {
-        todo!()
-    }
-}
-
 impl LocalConfig {
-    /// This machine's whole capacity and this process's `PATH`.
+    /// This machine's whole capacity and this process's `PATH`; no cgroup.
     pub fn new(
         folder: impl Into<PathBuf>,
         artifacts: impl Into<PathBuf>,
         runner: impl Into<PathBuf>,
         key: Vec<u8>,
     ) -> Self {
-        todo!()
+        Self {
+            folder: folder.into(),
+            artifacts: artifacts.into(),
+            runner: runner.into(),
+            capacity: Capacity::of_this_machine(),
+            key,
+            environment: "local".to_owned(),
+            path: std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned()),
+            cgroup: None,
+        }
     }
 }
 
+/// The pool of this machine. Cheap to clone. One process at a time opens a folder; the data folder's lock sees to it.
+#[derive(Clone, Debug)]
+pub struct LocalPool {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    config: LocalConfig,
+    attempts: Attempts,
+    agent: agent::Client,
+    watch: Arc<watch::Watch>,
+    /// Set right after the rest, which it refers to.
+    task: OnceLock<watch::Task>,
+    /// Held from the look at the occupied capacity to the attempt's appearance among the live ones.
+    admission: tokio::sync::Mutex<()>,
+}
+
 impl LocalPool {
+    /// Opens the folder and begins to watch the attempts in it that have not ended.
     pub async fn open(config: LocalConfig) -> Result<Self, OpenError> {
-        todo!()
+        if !config.runner.is_file() {
+            return Err(OpenError::NoRunner(config.runner));
+        }
+        fs::create_dir_all(&config.folder).map_err(PoolError::io(&config.folder))?;
+        let attempts = Attempts::local(&config.folder).map_err(PoolError::from)?;
+        let agent = agent::Client::new(config.folder.clone(), config.runner.clone());
+        let watch = Arc::new(watch::Watch::new()?);
+        let admission = tokio::sync::Mutex::new(());
+        let inner = Arc::new(Inner { config, attempts, agent, watch, task: OnceLock::new(), admission });
+        inner.find_live()?;
+        inner.task.get_or_init(|| watch::begin(&inner));
+        Ok(Self { inner })
     }
+
+    /// See [`crate::Pool::start`].
     pub async fn start(&self, key: &AttemptKey, spec: &JobSpec, request: &Request) -> Result<(), StartError> {
-        todo!()
+        let inner = &self.inner;
+        if spec.attempt != key.to_string() {
+            return Err(StartError::Unplaceable(format!("its specification is that of attempt {}", spec.attempt)));
+        }
+        let admission = inner.admission.lock().await;
+        match inner.observe(key).await? {
+            Observed::Running { .. } | Observed::Ended(_) | Observed::Lost { .. } => return Ok(()),
+            Observed::Pending => {}
+            Observed::Unknown => {
+                inner.admit(request).await?;
+                inner.write_attempt(key, request)?;
+                // The specification comes last: with it the attempt exists.
+                let mut spec = spec.clone();
+                spec.env.entry("PATH".to_owned()).or_insert_with(|| inner.config.path.clone());
+                let _: Put = inner.attempts.put(&key.file_name(), &spec).await.map_err(PoolError::from)?;
+            }
+        }
+        inner.watch.add(key, request.clone(), &inner.folder(key))?;
+        drop(admission);
+        inner.ask_to_start(key).await?;
+        Ok(())
     }
+
+    /// See [`crate::Pool::observe`].
     pub async fn observe(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
-        todo!()
+        self.inner.observe(key).await
     }
+
+    /// See [`crate::Pool::wait`].
     pub async fn wait(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
-        todo!()
+        let mut changes = self.changes();
+        loop {
+            let observed = self.observe(key).await?;
+            if observed.is_final() || observed == Observed::Unknown {
+                return Ok(observed);
+            }
+            // The time-out is for an attempt that nobody watches because another process started it.
+            let _ = tokio::time::timeout(watch::SWEEP_INTERVAL, async { while changes.next().await != *key {} }).await;
+        }
     }
+
+    /// See [`crate::Pool::cancel`].
     pub async fn cancel(&self, key: &AttemptKey, grace: Duration) -> Result<(), PoolError> {
-        todo!()
+        let inner = &self.inner;
+        match inner.observe(key).await? {
+            Observed::Unknown | Observed::Ended(_) | Observed::Lost { .. } => return Ok(()),
+            Observed::Pending | Observed::Running { .. } => {}
+        }
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let request = CancelRequest { grace_ms, at: Millis::now() };
+        // The first request stays: a repeated one must not lengthen the grace.
+        let _: Put = inner.attempts.put(&key.file_name(), &request).await?;
+        if let Some(claim) = inner.attempts.get::<Claim>(&key.file_name()).await? {
+            // Only spares the runner's next look; if it is gone, there is nobody to tell.
+            process::terminate(&claim);
+        }
+        Ok(())
     }
+
+    /// See [`crate::Pool::changes`].
     pub fn changes(&self) -> Changes {
-        todo!()
+        self.inner.watch.subscribe()
     }
+
+    /// See [`crate::Pool::read_log`].
     pub async fn read_log(&self, key: &AttemptKey, offset: u64, follow: bool) -> Result<LogStream, PoolError> {
-        todo!()
+        Ok(log::read(self.clone(), key.clone(), self.inner.folder(key).join(file::LOG), offset, follow))
     }
+
+    /// See [`crate::Pool::capacity`].
     pub fn capacity(&self) -> Capacity {
-        todo!()
+        self.inner.config.capacity
     }
+
+    /// See [`crate::Pool::occupied`].
     pub async fn occupied(&self) -> Result<Capacity, PoolError> {
-        todo!()
+        self.inner.occupied().await
     }
+
+    /// See [`crate::Pool::environment`].
     pub fn environment(&self) -> String {
-        todo!()
+        format!("{}/{}/{}", std::env::consts::OS, std::env::consts::ARCH, self.inner.config.environment)
     }
+
+    /// See [`crate::Pool::remove`].
     pub async fn remove(&self, key: &AttemptKey) -> Result<(), PoolError> {
-        todo!()
+        match self.observe(key).await? {
+            Observed::Pending | Observed::Running { .. } => return Err(PoolError::Live(key.to_string())),
+            Observed::Unknown | Observed::Ended(_) | Observed::Lost { .. } => {}
+        }
+        let folder = self.inner.folder(key);
+        blocking(move || match fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PoolError::io(folder)(error)),
+            Ok(()) | Err(_) => Ok(()),
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn folder(&self, key: &AttemptKey) -> PathBuf {
+        self.attempts.folder().join(key.file_name())
+    }
+
+    fn credential(&self, key: &AttemptKey) -> String {
+        credential(&self.config.key, &key.to_string())
+    }
+
+    async fn observe(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
+        let observed = self.look(key).await?;
+        if observed.is_final() {
+            self.watch.forget(key);
+        }
+        Ok(observed)
+    }
+
+    async fn look(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
+        let name = key.file_name();
+        if !self.folder(key).is_dir() {
+            return Ok(Observed::Unknown);
+        }
+        let credential = self.credential(key);
+        if let Some(result) = self.result(key, &credential).await? {
+            return Ok(Observed::Ended(Box::new(result)));
+        }
+        let claim = match understood(self.attempts.get::<Claim>(&name).await)? {
+            Document::Understood(claim) if claim.is_authentic(&credential) => claim,
+            Document::Understood(_) | Document::Malformed => {
+                let reason = "its claim was not made by a runner that was given the attempt's credential".to_owned();
+                return Ok(Observed::Lost { reason });
+            }
+            Document::Absent => {
+                if !self.folder(key).join(file::SPEC).exists() {
+                    return Ok(Observed::Unknown);
+                }
+                if self.attempts.get::<RunnerExit>(&name).await?.is_none() {
+                    return Ok(Observed::Pending);
+                }
+                // The runner ended before it claimed. From now on no other may claim: the loss is final.
+                let withdrawn = Claim {
+                    attempt: key.to_string(),
+                    nonce: "withdrawn by the pool".to_owned(),
+                    pid: 0,
+                    start_ticks: 0,
+                    boot: String::new(),
+                    at: Millis::now(),
+                    mac: String::new(),
+                };
+                match self.attempts.claim(&name, &withdrawn.clone().signed(&credential)).await? {
+                    Put::Stored => withdrawn,
+                    // Somebody was faster; the next look sees it.
+                    Put::Existed => return Ok(Observed::Pending),
+                }
+            }
+        };
+        let heartbeat = match understood(self.attempts.get::<Heartbeat>(&name).await)? {
+            Document::Understood(heartbeat) => Some(heartbeat),
+            Document::Malformed | Document::Absent => None,
+        };
+        if process::is_alive(&claim) {
+            return Ok(match heartbeat {
+                Some(heartbeat) if heartbeat.child_pid != 0 => {
+                    Observed::Running { heartbeat, pid: claim.pid, claimed_at: claim.at }
+                }
+                Some(_) | None => Observed::Pending,
+            });
+        }
+        // It may have written its result between our two looks; now that it is gone, the answer is final.
+        if let Some(result) = self.result(key, &credential).await? {
+            return Ok(Observed::Ended(Box::new(result)));
+        }
+        self.end_leftovers(key, heartbeat).await?;
+        Ok(Observed::Lost { reason: self.reason_of_loss(key, &claim).await? })
+    }
+
+    /// The result, if there is an authentic one. A forged one is as good as none.
+    async fn result(&self, key: &AttemptKey, credential: &str) -> Result<Option<JobResult>, PoolError> {
+        match understood(self.attempts.get::<JobResult>(&key.file_name()).await)? {
+            Document::Understood(result) if result.is_authentic(credential) && result.attempt == key.to_string() => {
+                Ok(Some(result))
+            }
+            Document::Understood(_) | Document::Malformed => {
+                tracing::warn!(attempt = %key, "a result that is not signed with the attempt's credential is ignored");
+                Ok(None)
+            }
+            Document::Absent => Ok(None),
+        }
+    }
+
+    async fn reason_of_loss(&self, key: &AttemptKey, claim: &Claim) -> Result<String, PoolError> {
+        if let Some(exit) = self.attempts.get::<RunnerExit>(&key.file_name()).await? {
+            return Ok(exit.message);
+        }
+        if self.folder(key).join(file::RESULT).exists() {
+            return Ok("its result is not signed with the attempt's credential".to_owned());
+        }
+        if process::boot_id() != claim.boot {
+            return Ok("the machine was restarted while it ran".to_owned());
+        }
+        Ok(format!("its runner, process {}, ended without a result", claim.pid))
+    }
+
+    async fn end_leftovers(&self, key: &AttemptKey, heartbeat: Option<Heartbeat>) -> Result<(), PoolError> {
+        let (attempt, group) =
+            (key.to_string(), self.config.cgroup.as_ref().map(|parent| parent.join(key.file_name())));
+        blocking(move || process::end_leftovers(&attempt, heartbeat.as_ref(), group.as_deref())).await
+    }
+
+    /// Refuses what never fits, and what does not fit now.
+    async fn admit(&self, request: &Request) -> Result<(), StartError> {
+        if let Some(image) = &request.image {
+            return Err(StartError::Unplaceable(format!(
+                "it asks for the image {image:?} and the local pool starts processes only; leave out `image`"
+            )));
+        }
+        if let Some(excess) = Capacity::default().plus(request).excess_over(self.config.capacity) {
+            return Err(StartError::Unplaceable(format!(
+                "it asks for {excess} that the local pool has in all; ask for less or raise the pool's capacity"
+            )));
+        }
+        match self.watch.occupied().plus(request).excess_over(self.config.capacity) {
+            None => Ok(()),
+            // An attempt may have ended a moment ago; look before refusing.
+            Some(_) => match self.occupied().await?.plus(request).excess_over(self.config.capacity) {
+                None => Ok(()),
+                Some(excess) => Err(StartError::Full(excess)),
+            },
+        }
+    }
+
+    /// The sum over live attempts, each looked at again.
+    async fn occupied(&self) -> Result<Capacity, PoolError> {
+        for key in self.watch.live() {
+            self.observe(&key).await?;
+        }
+        Ok(self.watch.occupied())
+    }
+
+    /// Everything that the runner needs except the specification.
+    fn write_attempt(&self, key: &AttemptKey, request: &Request) -> Result<(), PoolError> {
+        let folder = self.folder(key);
+        fs::create_dir_all(&folder).map_err(PoolError::io(&folder))?;
+        let request = serde_json::to_vec(request).expect("a request has string keys only");
+        for (name, bytes) in [(REQUEST_FILE, request), (file::CREDENTIAL, self.credential(key).into_bytes())] {
+            let path = folder.join(name);
+            fs::OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o600)
+                .open(&path)
+                .and_then(|mut file| file.write_all(&bytes))
+                .map_err(PoolError::io(path))?;
+        }
+        Ok(())
+    }
+
+    async fn ask_to_start(&self, key: &AttemptKey) -> Result<(), PoolError> {
+        let (artifacts, cgroup) = (&self.config.artifacts, self.config.cgroup.as_deref());
+        self.agent.start(&key.file_name(), artifacts, cgroup).await
+    }
+
+    /// Finds attempts that were live when the last engine stopped.
+    fn find_live(&self) -> Result<(), PoolError> {
+        let all = self.attempts.folder();
+        for entry in fs::read_dir(all).map_err(PoolError::io(all))? {
+            let folder = entry.map_err(PoolError::io(all))?.path();
+            let name = folder.file_name().and_then(|name| name.to_str());
+            let Some(Ok(key)) = name.map(AttemptKey::from_file_name) else { continue };
+            if folder.join(file::SPEC).exists() && !folder.join(file::RESULT).exists() {
+                self.watch.add(&key, read_request(&folder), &folder)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an attempt asked for. Written before its specification; a torn one after a loss of power belongs to an attempt
+/// whose processes are gone too.
+fn read_request(folder: &Path) -> Request {
+    fs::read(folder.join(REQUEST_FILE)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+}
+
+enum Document<T> {
+    Understood(T),
+    Malformed,
+    Absent,
+}
+
+/// Nonsense where a document should be is an answer, not a failure to read.
+fn understood<T>(read: Result<Option<T>, ArtifactError>) -> Result<Document<T>, PoolError> {
+    match read {
+        Ok(Some(document)) => Ok(Document::Understood(document)),
+        Ok(None) => Ok(Document::Absent),
+        Err(ArtifactError::Malformed { .. }) => Ok(Document::Malformed),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PoolError> + Send + 'static,
+) -> Result<T, PoolError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(PoolError::io("")(std::io::Error::other("shutting down"))),
+        },
     }
 }

@@ -1,0 +1,123 @@
+//! The command line. Written by hand: two commands, and every dependency is carried into each container.
+
+use std::path::PathBuf;
+
+/// Shown for `--help` and after a mistake.
+pub const USAGE: &str = "usage:
+  kickwheel-runner run --attempt-dir DIR --artifacts ROOT [--cgroup DIR]
+      Claim and execute one attempt, write its result into DIR.
+  kickwheel-runner agent --dir DIR [--detach]
+      Start runners for the local pool in DIR, as asked over DIR/agent.sock. With --detach,
+      go into the background and return when the socket answers.";
+
+/// What to do.
+#[derive(Debug, PartialEq)]
+pub enum Command {
+    /// Print [`USAGE`].
+    Help,
+    /// Print the version.
+    Version,
+    /// Wrap one job.
+    Run(Run),
+    /// Be the agent.
+    Agent(Agent),
+}
+
+/// Options of `run`.
+#[derive(Debug, PartialEq)]
+pub struct Run {
+    /// The attempt's folder, named by its key.
+    pub attempt: PathBuf,
+    /// Root folder of the artifact store.
+    pub artifacts: PathBuf,
+    /// A delegated cgroup folder in which groups may be made.
+    pub cgroup: Option<PathBuf>,
+}
+
+/// Options of `agent`.
+#[derive(Debug, PartialEq)]
+pub struct Agent {
+    /// The pool's folder.
+    pub folder: PathBuf,
+    /// How it lives.
+    pub mode: AgentMode,
+}
+
+/// How the agent lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentMode {
+    /// As the caller's child; what a service manager wants.
+    Foreground,
+    /// Start the agent in the background and return when it answers.
+    Detach,
+    /// Be the agent in the background, in a session of its own. Used by `Detach` only.
+    Detached,
+}
+
+/// Reads the arguments that follow the program's name.
+pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, String> {
+    let mut arguments = arguments.into_iter();
+    let command = arguments.next().unwrap_or_default();
+    let (mut attempt, mut artifacts, mut cgroup, mut folder) = (None, None, None, None);
+    let mut mode = AgentMode::Foreground;
+    match command.as_str() {
+        "--help" | "-h" | "help" => return Ok(Command::Help),
+        "--version" | "-V" => return Ok(Command::Version),
+        "run" | "agent" => {}
+        other => return Err(format!("unknown command {other:?}")),
+    }
+    while let Some(argument) = arguments.next() {
+        let slot = match (command.as_str(), argument.as_str()) {
+            ("run", "--attempt-dir") => &mut attempt,
+            ("run", "--artifacts") => &mut artifacts,
+            ("run", "--cgroup") => &mut cgroup,
+            ("agent", "--dir") => &mut folder,
+            ("agent", "--detach") => {
+                mode = AgentMode::Detach;
+                continue;
+            }
+            ("agent", "--detached") => {
+                mode = AgentMode::Detached;
+                continue;
+            }
+            _ => return Err(format!("unknown option {argument:?} of {command}")),
+        };
+        let value = arguments.next().ok_or_else(|| format!("{argument} needs a value"))?;
+        *slot = Some(PathBuf::from(value));
+    }
+    let required = |value: Option<PathBuf>, name: &str| value.ok_or_else(|| format!("{command} needs {name}"));
+    if command == "run" {
+        let attempt = required(attempt, "--attempt-dir")?;
+        Ok(Command::Run(Run { attempt, artifacts: required(artifacts, "--artifacts")?, cgroup }))
+    } else {
+        Ok(Command::Agent(Agent { folder: required(folder, "--dir")?, mode }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Result<Command, String> {
+        parse(text.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn options_may_come_in_any_order() {
+        let expected = Run { attempt: "a".into(), artifacts: "b".into(), cgroup: Some("c".into()) };
+        assert_eq!(words("run --cgroup c --artifacts b --attempt-dir a"), Ok(Command::Run(expected)));
+        assert_eq!(
+            words("agent --detach --dir d"),
+            Ok(Command::Agent(Agent { folder: "d".into(), mode: AgentMode::Detach }))
+        );
+    }
+
+    #[test]
+    fn a_missing_or_unknown_option_is_a_mistake() {
+        for bad in
+            ["", "walk", "run", "run --attempt-dir a", "run --attempt-dir", "agent", "agent --artifacts a --dir d"]
+        {
+            assert!(words(bad).is_err(), "{bad:?}");
+        }
+    }
+}

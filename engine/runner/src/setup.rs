@@ -1,0 +1,88 @@
+//! Laying out what a job sees before it starts.
+//!
+//! The working folder holds the pinned source tree and the declared `files`, as files without write permission in folders
+//! that may be written to: relative paths in a script work as they do in the repository, outputs can be written anywhere,
+//! and a program that tries to change its source is told so (except root, whom permission bits do not hold). They are
+//! copies: nothing that a job does to them reaches the store. Folders of declared outputs are made, so that a script need
+//! not begin with `mkdir`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use kickwheel_artifacts::{Access, ArtifactError, Artifacts, path::check};
+use kickwheel_schemas::runner::{JobSpec, Program, file};
+
+/// Where things lie in the attempt's folder.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Working folder of the job.
+    pub work: PathBuf,
+    /// `$TMPDIR`.
+    pub temporary: PathBuf,
+    /// `$KICKWHEEL_OUTPUT`.
+    pub output: PathBuf,
+    /// `$KICKWHEEL_METRICS`.
+    pub metrics: PathBuf,
+    /// The text of a [`Program::Script`].
+    pub script: PathBuf,
+}
+
+impl Layout {
+    /// Of the attempt in `folder`.
+    pub fn of(folder: &Path) -> Self {
+        Self {
+            work: folder.join(file::WORK),
+            temporary: folder.join("tmp"),
+            output: folder.join("output.jsonl"),
+            metrics: folder.join("metrics.jsonl"),
+            script: folder.join("script"),
+        }
+    }
+}
+
+/// The path of a declared output as it is used: without a leading `./` and trailing slashes, which people write.
+pub fn output_path(declared: &str) -> Result<&str, ArtifactError> {
+    let path = declared.strip_prefix("./").unwrap_or(declared).trim_end_matches('/');
+    check(path)?;
+    Ok(path)
+}
+
+/// Makes everything. A failure is the platform's, with the reason for people.
+pub async fn lay_out(layout: &Layout, spec: &JobSpec, artifacts: &Artifacts) -> Result<(), String> {
+    let make = |folder: &Path| {
+        fs::create_dir_all(folder).map_err(|error| format!("make the folder {}: {error}", folder.display()))
+    };
+    let write =
+        |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("write {}: {error}", path.display()));
+    make(&layout.work)?;
+    make(&layout.temporary)?;
+    write(&layout.output, "")?;
+    write(&layout.metrics, "")?;
+    if let Program::Script { script } = &spec.program {
+        write(&layout.script, script)?;
+    }
+    if let Some(source) = &spec.source {
+        artifacts
+            .fetch(source, &layout.work, Access::ReadOnly)
+            .await
+            .map_err(|error| format!("lay out the source tree: {error}"))?;
+    }
+    for (path, artifact) in &spec.files {
+        let lay = async {
+            check(path)?;
+            artifacts.fetch(artifact, &layout.work.join(path), Access::ReadOnly).await
+        };
+        lay.await.map_err(|error| format!("lay out the input {path:?}: {error}"))?;
+    }
+    for declared in spec.output_paths.values() {
+        // A path that cannot be used is reported when the output is looked for.
+        if let Ok(path) = output_path(declared)
+            && let Some(folder) = layout.work.join(path).parent()
+        {
+            make(folder)?;
+        }
+    }
+    Ok(())
+}
