@@ -128,8 +128,8 @@ pub struct Step {
     pub action: Action,
     /// Environment of a job; each must evaluate to a text, number or boolean.
     pub env: IndexMap<String, Template>,
-    /// Paths in the work folder, and what is laid there: each evaluates to an artifact object, or to a text
-    /// `dataset:NAME` which means the pinned version.
+    /// Paths in the work folder, and what is laid there: each evaluates to an artifact object, to a text `dataset:NAME`
+    /// which means the pinned version, or to a list of these, which become files of a folder, `0000-NAME` and so on.
     pub files: IndexMap<String, Template>,
     /// What later steps may read.
     pub outputs: IndexMap<String, OutputDecl>,

@@ -110,9 +110,26 @@ fn job(
     for (path, template) in &step.files {
         let field = format!("files.{path}");
         let value = template.evaluate_in(bindings).map_err(|error| in_field(&field, &error))?;
-        files.insert(path.clone(), file(context, &field, value)?);
+        match value {
+            Value::Array(items) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    let artifact = file(context, &format!("{field}[{index}]"), item)?;
+                    files.insert(listed_path(path, index, &artifact), artifact);
+                }
+            }
+            one => _ = files.insert(path.clone(), file(context, &field, one)?),
+        }
     }
     Ok(Work::Job { program, image, env, files, resources: step.resources })
+}
+
+/// Where an item of a list is laid: in a folder at `path`, by its index and the name that its file had. The index keeps
+/// the order of the list, and apart what tasks of one array step have produced under one name.
+fn listed_path(path: &str, index: usize, artifact: &ArtifactRef) -> String {
+    match artifact.path.rsplit('/').next() {
+        Some(name) if !name.is_empty() => format!("{path}/{index:04}-{name}"),
+        _ => format!("{path}/{index:04}"),
+    }
 }
 
 /// What is laid at a path: an artifact, or a pinned dataset.
