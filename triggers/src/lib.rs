@@ -1,1 +1,4 @@
 //! kickwheel-triggers.
+
+pub mod dataset;
+pub mod git;
