@@ -114,3 +114,101 @@ pub enum OpenError {
         message: String,
     },
 }
+
+/// What a failed statement means for the transaction that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The database refused what was given: the unit's own fault.
+    Data(String),
+    /// The database has no room left, but its connection lives; a smaller unit may still fit.
+    Full(String),
+    /// The database cannot do it now; the connection may be broken.
+    Away(String),
+    /// Two transactions met; done again, it will work.
+    Collision(String),
+}
+
+/// SQLite's primary result codes (`sqlite3.h`) that say something about the database and not about the statement.
+mod sqlite_code {
+    pub const BUSY: i32 = 5;
+    pub const LOCKED: i32 = 6;
+    pub const NOMEM: i32 = 7;
+    pub const READONLY: i32 = 8;
+    pub const INTERRUPT: i32 = 9;
+    pub const IOERR: i32 = 10;
+    pub const CORRUPT: i32 = 11;
+    pub const FULL: i32 = 13;
+    pub const CANTOPEN: i32 = 14;
+    pub const PROTOCOL: i32 = 15;
+    pub const NOTADB: i32 = 26;
+}
+
+impl Cause {
+    /// Sorts an error of a statement.
+    pub(crate) fn of(error: &sqlx::Error) -> Self {
+        let text = error.to_string();
+        match error {
+            sqlx::Error::Database(e) => {
+                let code = e.code().unwrap_or_default().into_owned();
+                if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                    of_sqlite(code.parse::<i32>().unwrap_or(0) & 0xff, text)
+                } else {
+                    of_postgres(&code, text)
+                }
+            }
+            sqlx::Error::Encode(_)
+            | sqlx::Error::InvalidArgument(_)
+            | sqlx::Error::TypeNotFound { .. }
+            | sqlx::Error::RowNotFound
+            | sqlx::Error::Decode(_)
+            | sqlx::Error::ColumnDecode { .. }
+            | sqlx::Error::ColumnNotFound(_)
+            | sqlx::Error::ColumnIndexOutOfBounds { .. } => Self::Data(text),
+            // The enum is open; what is left is about connections.
+            _ => Self::Away(text),
+        }
+    }
+}
+
+fn of_sqlite(primary: i32, text: String) -> Cause {
+    use sqlite_code as code;
+    match primary {
+        code::FULL => Cause::Full(text),
+        code::BUSY
+        | code::LOCKED
+        | code::NOMEM
+        | code::READONLY
+        | code::INTERRUPT
+        | code::IOERR
+        | code::CORRUPT
+        | code::CANTOPEN
+        | code::PROTOCOL
+        | code::NOTADB => Cause::Away(text),
+        _ => Cause::Data(text),
+    }
+}
+
+/// Sorts by SQLSTATE (Postgres, appendix A).
+fn of_postgres(code: &str, text: String) -> Cause {
+    match code {
+        // Serialization failure, deadlock.
+        "40001" | "40P01" => Cause::Collision(text),
+        // Disk full. Others of class 53 and 55P03 (lock not available) are about load.
+        "53100" => Cause::Full(text),
+        // A read-only server (a standby after a failover), a transaction ended for idling, a cancelled statement.
+        "25006" | "25P03" | "55P03" => Cause::Away(text),
+        _ => match code.get(..2) {
+            Some("08" | "53" | "57" | "58" | "XX") => Cause::Away(text),
+            _ => Cause::Data(text),
+        },
+    }
+}
+
+impl From<sqlx::Error> for ReadError {
+    fn from(error: sqlx::Error) -> Self {
+        match Cause::of(&error) {
+            Cause::Data(message) => Self::Corrupt { message },
+            Cause::Full(reason) | Cause::Away(reason) | Cause::Collision(reason) => Self::Unavailable { reason },
+        }
+    }
+}

@@ -15,11 +15,17 @@
 //! Where to look next: [`Write`] for what can be changed, [`rows`] for what can be read, `writer` for group commit and
 //! pausing, `apply` for what each write does, `migrations/` for the tables.
 
+mod apply;
+mod db;
 mod error;
 mod event_key;
+mod key;
 mod lease;
+mod migrate;
 mod open;
+mod read;
 mod store;
+mod writer;
 
 pub mod rows;
 pub mod write;

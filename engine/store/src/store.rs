@@ -1,16 +1,17 @@
-//! The store's face.
+//! The store's face: opening, writing, leases and health. Reads are in `read`, by subject.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use kickwheel_schemas::{Digest, Millis, RunId};
+use kickwheel_schemas::Millis;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    EventKey, OpenError, Options, ReadError, ShardLease, Write, WriteError, Written,
-    rows::{
-        AssetKind, AssetRow, AssetVersionRow, CacheRecordRow, CacheRow, Counts, EventFilter, EventRow, InboxRow,
-        JournalRow, PlanRow, RefHead, RegistryRow, RepoRow, ReportRow, RunFilter, RunRow, SnapshotRow, StoredDecision,
-        TransitionRow, WatchRow,
-    },
+    OpenError, Options, ShardLease, Write, WriteError, Written,
+    db::Readers,
+    lease::{LeaseRequest, create_shards},
+    migrate::migrate,
+    open::Target,
+    writer::{Job, QUEUE, Unit, Writer},
 };
 
 /// Which database is behind a store.
@@ -38,32 +39,62 @@ pub enum Health {
 
 /// The durable store. Cheap to clone; all clones share one writer and one pool of readers.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    member: Member,
+    shards: u32,
+    jobs: mpsc::Sender<Job>,
+    readers: Readers,
+    health: watch::Receiver<Health>,
+}
 
 impl Store {
     /// Opens a file path, `sqlite://PATH` or `postgres://…` with the default options, and migrates it.
     pub async fn open(url: &str) -> Result<Self, OpenError> {
         Self::open_with(url, Options::default()).await
     }
-    /// Opens and migrates.
+
+    /// Opens and migrates. Must be called inside a tokio runtime, which then runs the writer.
     pub async fn open_with(url: &str, options: Options) -> Result<Self, OpenError> {
-        todo!()
+        let target = Target::parse(url, &options)?;
+        let mut conn = target.connect().await.map_err(|e| target.explain(&e))?;
+        migrate(&mut conn).await?;
+        let shards = create_shards(&mut conn, options.shards).await.map_err(|e| target.explain(&e))?;
+        let target = target.opened(&mut conn).await.map_err(|e| OpenError::Unreachable { message: e.to_string() })?;
+        let (jobs, waiting) = mpsc::channel(QUEUE);
+        let (tell, health) = watch::channel(Health::Ok);
+        let (member, readers) = (conn.member(), target.readers());
+        tokio::spawn(Writer::new(target, conn, tell).run(waiting));
+        Ok(Self { shared: Arc::new(Shared { member, shards, jobs, readers, health }) })
     }
+
     /// Which database is behind it.
     pub fn member(&self) -> Member {
-        todo!()
+        self.shared.member
     }
+
     /// How many shards this installation has.
     pub fn shards(&self) -> u32 {
-        todo!()
+        self.shared.shards
     }
+
+    pub(crate) fn readers(&self) -> &Readers {
+        &self.shared.readers
+    }
+
     /// Writes one unit: all of it, in order, or nothing. Answers after the commit is on disk, one [`Written`] per write.
+    /// Units that one caller sends one after the other are written in that order, also without waiting in between.
     /// A caller that stops waiting does not undo it.
     pub async fn write(&self, unit: Vec<Write>) -> Result<Vec<Written>, WriteError> {
-        todo!()
+        self.ask(|reply| Job::Unit(Unit { writes: unit, reply })).await
     }
-    /// Takes up to `limit` shards that are free, expired, or `owner`'s already, raising their epochs. `exclusive` takes
-    /// all of them whoever had them: only for a caller that has proved that no other engine lives.
+
+    /// Takes up to `limit` shards that are free or whose lease has ended, raising their epochs; gives those that it took.
+    /// `exclusive` takes shards whoever has them: only for a caller that has proved that no other engine lives.
     pub async fn acquire(
         &self,
         owner: &str,
@@ -71,223 +102,57 @@ impl Store {
         lease: Duration,
         exclusive: bool,
     ) -> Result<Vec<ShardLease>, WriteError> {
-        todo!()
+        self.lease(LeaseRequest::Acquire { owner: owner.to_owned(), limit, lease, exclusive }).await
     }
+
     /// Extends the leases of `owner`; gives those that it still has.
     pub async fn renew(&self, owner: &str, lease: Duration) -> Result<Vec<ShardLease>, WriteError> {
-        todo!()
+        self.lease(LeaseRequest::Renew { owner: owner.to_owned(), lease }).await
     }
+
     /// Gives up all shards of `owner`.
     pub async fn release(&self, owner: &str) -> Result<(), WriteError> {
-        todo!()
+        self.lease(LeaseRequest::Release { owner: owner.to_owned() }).await.map(drop)
     }
+
+    async fn lease(&self, request: LeaseRequest) -> Result<Vec<ShardLease>, WriteError> {
+        self.ask(|reply| Job::Lease(request, reply)).await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Job) -> Result<T, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        let closed = || WriteError::Unavailable { reason: "the store is closed".to_owned() };
+        self.shared.jobs.send(job(reply)).await.map_err(|_| closed())?;
+        // No answer: the writer went away after it took the job, because its runtime is shutting down.
+        let gone = |_| WriteError::Unknown { reason: "the store was closed meanwhile".to_owned() };
+        answer.await.map_err(gone)?
+    }
+
     /// Whether writes are possible.
     pub fn health(&self) -> Health {
-        todo!()
+        self.shared.health.borrow().clone()
     }
+
     /// Follows [`Store::health`].
-    pub fn watch_health(&self) -> tokio::sync::watch::Receiver<Health> {
-        todo!()
+    pub fn watch_health(&self) -> watch::Receiver<Health> {
+        self.shared.health.clone()
     }
+
     /// Writes what is queued, then closes every connection. Later writes are `Unavailable`.
     pub async fn close(&self) {
-        todo!()
+        self.shared.readers.close().await;
+        let (reply, closed) = oneshot::channel();
+        if self.shared.jobs.send(Job::Close(reply)).await.is_ok() {
+            // An error means that it is closed already.
+            let _ = closed.await;
+        }
     }
-    /// The run, if there is one.
-    pub async fn run(&self, run: RunId) -> Result<Option<RunRow>, ReadError> {
-        todo!()
-    }
-    /// Up to two runs whose ids begin with `prefix`: one means that it is unique.
-    pub async fn runs_by_prefix(&self, prefix: &str) -> Result<Vec<RunRow>, ReadError> {
-        todo!()
-    }
-    /// Runs, newest first.
-    pub async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRow>, ReadError> {
-        todo!()
-    }
-    /// The run that an event started for a workflow in a generation.
-    pub async fn run_of(
-        &self,
-        project: &str,
-        workflow: &str,
-        event_source: &str,
-        event_id: &str,
-        generation: u32,
-    ) -> Result<Option<RunId>, ReadError> {
-        todo!()
-    }
-    /// The highest generation in which an event started a workflow.
-    pub async fn last_generation(
-        &self,
-        project: &str,
-        workflow: &str,
-        event_source: &str,
-        event_id: &str,
-    ) -> Result<Option<u32>, ReadError> {
-        todo!()
-    }
-    /// Runs that an event started, oldest first.
-    pub async fn runs_of_event(&self, key: EventKey) -> Result<Vec<RunId>, ReadError> {
-        todo!()
-    }
-    /// A run's events from `from_seq` on, in order, whether sealed or not.
-    pub async fn journal(&self, run: RunId, from_seq: u64) -> Result<Vec<JournalRow>, ReadError> {
-        todo!()
-    }
-    /// A run's snapshot.
-    pub async fn snapshot(&self, run: RunId) -> Result<Option<SnapshotRow>, ReadError> {
-        todo!()
-    }
-    /// Runs of a shard that somebody has to act for: open commands, a timer, or inbox rows. Oldest first.
-    pub async fn open_runs(&self, shard: u32) -> Result<Vec<RunRow>, ReadError> {
-        todo!()
-    }
-    /// Runs of a shard whose timer is due at `now`.
-    pub async fn due_wakes(&self, shard: u32, now: Millis, limit: u32) -> Result<Vec<RunRow>, ReadError> {
-        todo!()
-    }
-    /// Runs that have ended and are not sealed, those that ended first first.
-    pub async fn unsealed_finished(&self, limit: u32) -> Result<Vec<RunRow>, ReadError> {
-        todo!()
-    }
-    /// Inputs that wait for runs of a shard, oldest first.
-    pub async fn inbox(&self, shard: u32, limit: u32) -> Result<Vec<InboxRow>, ReadError> {
-        todo!()
-    }
-    /// Inputs that wait for one run, oldest first.
-    pub async fn inbox_of(&self, shard: u32, run: RunId) -> Result<Vec<InboxRow>, ReadError> {
-        todo!()
-    }
-    /// The first undecided event of each lane that is not parked beyond `now`; those that are due longest first.
-    pub async fn undecided(&self, now: Millis, limit: u32) -> Result<Vec<EventRow>, ReadError> {
-        todo!()
-    }
-    /// When the next parked lane is due, for those that are parked beyond `now`.
-    pub async fn next_due(&self, now: Millis) -> Result<Option<Millis>, ReadError> {
-        todo!()
-    }
-    /// The event, if there is one.
-    pub async fn event(&self, key: EventKey) -> Result<Option<EventRow>, ReadError> {
-        todo!()
-    }
-    /// Up to two events whose keys begin with `prefix`: one means that it is unique.
-    pub async fn events_by_prefix(&self, prefix: &str) -> Result<Vec<EventRow>, ReadError> {
-        todo!()
-    }
-    /// The key under which an identity was accepted, as long as it is remembered.
-    pub async fn event_by_identity(
-        &self,
-        project: &str,
-        source: &str,
-        id: &str,
-    ) -> Result<Option<EventKey>, ReadError> {
-        todo!()
-    }
-    /// Events, newest first.
-    pub async fn events(&self, filter: &EventFilter) -> Result<Vec<EventRow>, ReadError> {
-        todo!()
-    }
-    /// What was decided about an event, except *filtered*.
-    pub async fn decisions(&self, key: EventKey) -> Result<Vec<StoredDecision>, ReadError> {
-        todo!()
-    }
-    /// Where a ref stood after its last recorded move; none when no move was ever recorded.
-    pub async fn ref_head(&self, project: &str, repo: &str, ref_name: &str) -> Result<Option<RefHead>, ReadError> {
-        todo!()
-    }
-    /// The newest transitions of a ref, newest first.
-    pub async fn transitions(
-        &self,
-        project: &str,
-        repo: &str,
-        ref_name: &str,
-        limit: u32,
-    ) -> Result<Vec<TransitionRow>, ReadError> {
-        todo!()
-    }
-    /// A compiled workflow.
-    pub async fn plan(&self, project: &str, plan_digest: &Digest) -> Result<Option<PlanRow>, ReadError> {
-        todo!()
-    }
-    /// Every version of a workflow that was ever compiled, newest first.
-    pub async fn plan_versions(&self, project: &str, name: &str) -> Result<Vec<PlanRow>, ReadError> {
-        todo!()
-    }
-    /// A revision of a project's registry, or the newest.
-    pub async fn registry(&self, project: &str, revision: Option<i64>) -> Result<Option<RegistryRow>, ReadError> {
-        todo!()
-    }
-    /// Names of the paused workflows of a project.
-    pub async fn paused(&self, project: &str) -> Result<BTreeSet<String>, ReadError> {
-        todo!()
-    }
-    /// Bound repositories by name; of all projects if none is given.
-    pub async fn repos(&self, project: Option<&str>) -> Result<Vec<RepoRow>, ReadError> {
-        todo!()
-    }
-    /// A bound repository.
-    pub async fn repo(&self, project: &str, name: &str) -> Result<Option<RepoRow>, ReadError> {
-        todo!()
-    }
-    /// Watched datasets by name; of all projects if none is given.
-    pub async fn watches(&self, project: Option<&str>) -> Result<Vec<WatchRow>, ReadError> {
-        todo!()
-    }
-    /// A named model or dataset with its versions.
-    pub async fn asset(&self, project: &str, kind: AssetKind, name: &str) -> Result<Option<AssetRow>, ReadError> {
-        todo!()
-    }
-    /// All models or datasets of a project by name, each with its newest version only.
-    pub async fn assets(&self, project: &str, kind: AssetKind) -> Result<Vec<AssetRow>, ReadError> {
-        todo!()
-    }
-    /// One version, or the newest.
-    pub async fn asset_version(
-        &self,
-        project: &str,
-        kind: AssetKind,
-        name: &str,
-        version: Option<u64>,
-    ) -> Result<Option<AssetVersionRow>, ReadError> {
-        todo!()
-    }
-    /// The version that a stage of a model points at.
-    pub async fn stage(&self, project: &str, name: &str, stage: &str) -> Result<Option<AssetVersionRow>, ReadError> {
-        todo!()
-    }
-    /// A result kept under a content key.
-    pub async fn cache_get(&self, project: &str, scope: &str, key: &str) -> Result<Option<CacheRow>, ReadError> {
-        todo!()
-    }
-    /// How a task's content key was made up.
-    pub async fn cache_record(&self, task: &str) -> Result<Option<CacheRecordRow>, ReadError> {
-        todo!()
-    }
-    /// Records of the same step from runs before `before`, newest first: what a miss can be compared with.
-    pub async fn earlier_cache_records(
-        &self,
-        project: &str,
-        workflow: &str,
-        step: &str,
-        before: RunId,
-        limit: u32,
-    ) -> Result<Vec<CacheRecordRow>, ReadError> {
-        todo!()
-    }
-    /// Reports that are due at `now`, those that are due longest first.
-    pub async fn reports_due(&self, now: Millis, limit: u32) -> Result<Vec<ReportRow>, ReadError> {
-        todo!()
-    }
-    /// When the next report is due.
-    pub async fn next_report(&self) -> Result<Option<Millis>, ReadError> {
-        todo!()
-    }
-    /// A value of the whole installation.
-    pub async fn meta(&self, key: &str) -> Result<Option<String>, ReadError> {
-        todo!()
-    }
-    /// Numbers for metrics.
-    pub async fn counts(&self) -> Result<Counts, ReadError> {
-        todo!()
+
+    /// Runs a statement on the writer's connection, for tests of what that connection meets.
+    #[cfg(test)]
+    pub(crate) async fn raw(&self, sql: &'static str) {
+        let (reply, done) = oneshot::channel();
+        self.shared.jobs.send(Job::Raw(sql, reply)).await.expect("open");
+        done.await.expect("answered");
     }
 }

@@ -505,6 +505,8 @@ pub struct Report {
 pub struct ReportDone {
     /// The run.
     pub run: RunId,
+    /// As it was read; a report that has replaced it meanwhile stays.
+    pub due_at: Millis,
 }
 
 /// See [`Write::ReportRetry`].

@@ -1,0 +1,391 @@
+//! Runs: creation, appends under the shard's epoch, inbox, snapshots and sealing.
+//!
+//! Appends of a whole batch become three statements: check and lock the epochs, move the runs' rows on (which checks
+//! that each append continues its journal), insert the events.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Display,
+};
+
+use kickwheel_schemas::{Millis, RunId, api::RunPhase};
+use serde_json::{Value, json};
+
+use super::{Applied, Tx, invalid, stale};
+use crate::{
+    WriteError,
+    db::{Arg, Conn, to_json},
+    key,
+    read::sealed,
+    write::{Append, CreateRun, Inbox, RunProgress, Seal, Snapshot},
+};
+
+/// Places in a shard's commit order that are reserved at a time: one row is written per so many events, and at most so
+/// many places are lost when the engine stops.
+const SEQ_BLOCK: i64 = 4_096;
+
+/// Gathered bytes after which they are sent, so that no statement grows without bound.
+const GATHER_BYTES: usize = 4 << 20;
+
+/// Places in the commit order of each shard, reserved from its row and handed out from memory. They rise with each
+/// commit of the shard's owner; gaps mean nothing.
+#[derive(Debug, Default)]
+pub struct ShardSeqs {
+    blocks: HashMap<(u32, i64), std::ops::Range<i64>>,
+}
+
+impl ShardSeqs {
+    /// Forgets what is reserved: the reservation may have been rolled back.
+    pub fn clear(&mut self) {
+        self.blocks.clear();
+    }
+
+    /// The first of `count` consecutive places.
+    async fn take(&mut self, conn: &mut Conn, shard: u32, epoch: i64, count: i64) -> Applied<i64> {
+        let block = self.blocks.entry((shard, epoch)).or_insert(0..0);
+        if block.end - block.start < count {
+            let size = count.max(SEQ_BLOCK);
+            let row = conn
+                .fetch_one(
+                    "UPDATE shards SET next_shard_seq = next_shard_seq + $3 WHERE shard = $1 AND epoch = $2 \
+                     RETURNING next_shard_seq",
+                    [shard.into(), epoch.into(), size.into()],
+                )
+                .await?
+                .ok_or(WriteError::Fenced { shard })?;
+            let end = row.int("next_shard_seq")?;
+            *block = end - size..end;
+        }
+        let first = block.start;
+        block.start += count;
+        Ok(first)
+    }
+}
+
+/// Appends that wait to be sent together.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    runs: HashMap<RunId, GatheredRun>,
+    /// Runs in the order in which they came, so that a batch is written the same way each time.
+    order: Vec<RunId>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct GatheredRun {
+    shard: u32,
+    epoch: i64,
+    first_seq: u64,
+    events: Vec<(Millis, String)>,
+    progress: RunProgress,
+    inbox_done: Vec<String>,
+}
+
+impl GatheredRun {
+    fn next_seq(&self) -> u64 {
+        self.first_seq + self.events.len() as u64
+    }
+}
+
+impl Gathered {
+    /// Whether appends of this run are waiting.
+    pub fn holds(&self, run: RunId) -> bool {
+        self.runs.contains_key(&run)
+    }
+}
+
+/// Gathers an append.
+pub async fn append(tx: &mut Tx<'_>, append: &Append) -> Applied<()> {
+    if tx.gathered.bytes > GATHER_BYTES {
+        flush(tx).await?;
+    }
+    // Two epochs of one shard cannot both be right, and the statement tells them apart per run.
+    if tx.gathered.runs.get(&append.run).is_some_and(|g| (g.shard, g.epoch) != (append.shard, append.epoch)) {
+        flush(tx).await?;
+    }
+    let gathered = &mut tx.gathered;
+    let waiting = gathered.runs.entry(append.run).or_insert_with(|| {
+        gathered.order.push(append.run);
+        GatheredRun {
+            shard: append.shard,
+            epoch: append.epoch,
+            first_seq: append.first_seq,
+            events: Vec::new(),
+            progress: append.progress,
+            inbox_done: Vec::new(),
+        }
+    });
+    if waiting.next_seq() != append.first_seq {
+        return Err(wrong_seq(append.run, append.first_seq, waiting.next_seq()));
+    }
+    waiting.events.extend(append.events.iter().map(|event| (append.at, event.clone())));
+    waiting.progress = append.progress;
+    waiting.inbox_done.extend(append.inbox_done.iter().cloned());
+    gathered.bytes += append.events.iter().map(String::len).sum::<usize>();
+    Ok(())
+}
+
+fn wrong_seq(run: impl Display, given: u64, next: u64) -> super::Refusal {
+    stale(format!("run {run} goes on with event {next}, not {given}"))
+}
+
+/// Sends what is gathered.
+pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
+    let gathered = std::mem::take(&mut tx.gathered);
+    if gathered.order.is_empty() {
+        return Ok(());
+    }
+    check_epochs(tx, &gathered).await?;
+    let (mut live, mut ended, mut events, mut done) = (vec![], vec![], vec![], vec![]);
+    for run in &gathered.order {
+        let g = &gathered.runs[run];
+        let id = run.to_string();
+        let p = &g.progress;
+        let ended_at = p.ended_at.map(|at| at.0);
+        let row = json!([
+            g.shard,
+            id,
+            g.first_seq,
+            g.next_seq(),
+            p.state.as_str(),
+            p.open,
+            p.wake_at.map(|at| at.0),
+            recover_at(p),
+            ended_at
+        ]);
+        if ended_at.is_some() {
+            ended.push(row)
+        } else {
+            live.push(row)
+        }
+        let first = tx.seqs.take(tx.conn, g.shard, g.epoch, g.events.len() as i64).await?;
+        for (n, (at, event)) in g.events.iter().enumerate() {
+            events.push(json!([g.shard, id, g.first_seq + n as u64, first + n as i64, at.0, event]));
+        }
+        done.extend(g.inbox_done.iter().map(|input| json!([g.shard, id, input])));
+    }
+    // Ended runs apart: only they touch the indexes over ended_at.
+    move_on(
+        tx,
+        "UPDATE runs SET next_seq = x.next_seq, state = x.state, open_commands = x.open_commands, \
+         wake_at = x.wake_at, recover_at = x.recover_at FROM (SELECT CAST(value->>0 AS bigint) AS shard, value->>1 AS run, \
+         CAST(value->>2 AS bigint) AS first_seq, CAST(value->>3 AS bigint) AS next_seq, value->>4 AS state, \
+         CAST(value->>5 AS bigint) AS open_commands, CAST(value->>6 AS bigint) AS wake_at, \
+         CAST(value->>7 AS bigint) AS recover_at FROM {rows}) AS x \
+         WHERE runs.shard = x.shard AND runs.run = x.run AND runs.next_seq = x.first_seq AND runs.sealed = 0",
+        live,
+    )
+    .await?;
+    move_on(
+        tx,
+        "UPDATE runs SET next_seq = x.next_seq, state = x.state, open_commands = x.open_commands, \
+         wake_at = x.wake_at, recover_at = x.recover_at, ended_at = x.ended_at FROM (SELECT CAST(value->>0 AS bigint) AS shard, \
+         value->>1 AS run, CAST(value->>2 AS bigint) AS first_seq, CAST(value->>3 AS bigint) AS next_seq, \
+         value->>4 AS state, CAST(value->>5 AS bigint) AS open_commands, CAST(value->>6 AS bigint) AS wake_at, \
+         CAST(value->>7 AS bigint) AS recover_at, CAST(value->>8 AS bigint) AS ended_at FROM {rows}) AS x \
+         WHERE runs.shard = x.shard AND runs.run = x.run AND runs.next_seq = x.first_seq AND runs.sealed = 0",
+        ended,
+    )
+    .await?;
+    if !events.is_empty() {
+        tx.conn
+            .execute(
+                "INSERT INTO journal (shard, run, seq, shard_seq, at, event) SELECT CAST(value->>0 AS bigint), value->>1, \
+                 CAST(value->>2 AS bigint), CAST(value->>3 AS bigint), CAST(value->>4 AS bigint), value->>5 FROM {rows}",
+                [Arg::from(to_json(&events))],
+            )
+            .await?;
+    }
+    if !done.is_empty() {
+        tx.conn
+            .execute(
+                "DELETE FROM inbox WHERE (shard, run, input_id) IN \
+                 (SELECT CAST(value->>0 AS bigint), value->>1, value->>2 FROM {rows})",
+                [Arg::from(to_json(&done))],
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// When recovery has to look at a run: at once while commands are open, else when its timer is due.
+fn recover_at(progress: &RunProgress) -> Option<i64> {
+    if progress.open > 0 { Some(0) } else { progress.wake_at.map(|at| at.0) }
+}
+
+/// Locks the epochs against a take-over until the commit, and refuses those that have moved on.
+async fn check_epochs(tx: &mut Tx<'_>, gathered: &Gathered) -> Applied<()> {
+    let expected: BTreeMap<u32, i64> = gathered.runs.values().map(|g| (g.shard, g.epoch)).collect();
+    let shards: Vec<Value> = expected.keys().map(|shard| json!([shard])).collect();
+    let rows = tx
+        .conn
+        .fetch(
+            "SELECT shard, epoch FROM shards WHERE shard IN (SELECT CAST(value->>0 AS bigint) FROM {rows}) {for_share}",
+            [Arg::from(to_json(&shards))],
+        )
+        .await?;
+    let mut actual = BTreeMap::new();
+    for row in rows {
+        actual.insert(row.uint("shard")? as u32, row.int("epoch")?);
+    }
+    match gathered.runs.values().find(|g| actual.get(&g.shard) != Some(&g.epoch)) {
+        Some(lost) => Err(WriteError::Fenced { shard: lost.shard }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Moves runs' rows on; each must stand where its append begins.
+async fn move_on(tx: &mut Tx<'_>, sql: &'static str, rows: Vec<Value>) -> Applied<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let moved = tx.conn.execute(sql, [Arg::from(to_json(&rows))]).await?;
+    if moved == rows.len() as u64 {
+        return Ok(());
+    }
+    // Rare: find out which, for the message.
+    for row in &rows {
+        let (shard, run, first) = (row[0].as_u64(), row[1].as_str(), row[2].as_u64());
+        let (Some(shard), Some(run), Some(first)) = (shard, run, first) else { continue };
+        let found = tx
+            .conn
+            .fetch_one("SELECT next_seq, sealed FROM runs WHERE shard = $1 AND run = $2", [shard.into(), run.into()])
+            .await?;
+        match found {
+            None => return Err(stale(format!("run {run} does not exist in shard {shard}"))),
+            Some(row) if row.flag("sealed")? => return Err(stale(format!("run {run} has ended and is sealed"))),
+            // Those that did move stand behind their first event now.
+            Some(row) if row.uint("next_seq")? < first => {
+                return Err(wrong_seq(run, first, row.uint("next_seq")?));
+            }
+            Some(_) => {}
+        }
+    }
+    Err(stale("a run's journal has gone on".to_owned()))
+}
+
+/// Creates a run, once per workflow, event and generation.
+pub async fn create_run(tx: &mut Tx<'_>, run: &CreateRun) -> Applied<()> {
+    let identity = key::run_identity(&run.project, &run.workflow, &run.event_source, &run.event_id);
+    let fresh = tx
+        .conn
+        .execute(
+            "INSERT INTO run_identity (identity, generation, project, shard, run) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (identity, generation) DO NOTHING",
+            [
+                identity.as_str().into(),
+                run.generation.into(),
+                (&run.project).into(),
+                run.shard.into(),
+                Arg::show(run.run),
+            ],
+        )
+        .await?;
+    if fresh == 0 {
+        let row = tx
+            .conn
+            .fetch_one(
+                "SELECT run FROM run_identity WHERE identity = $1 AND generation = $2",
+                [identity.into(), run.generation.into()],
+            )
+            .await?;
+        let existing = row.map(|row| row.text("run")).transpose()?.unwrap_or_default();
+        return Err(stale(format!("run {existing} was started for this event already")));
+    }
+    tx.conn
+        .execute(
+            "INSERT INTO runs (shard, run, project, workflow, plan_digest, source_digest, event_source, event_id, \
+             event_key, generation, branch, commit_id, cause, decision, created_at, state, open_commands, wake_at, \
+             recover_at, ended_at, next_seq, sealed) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1, NULL, 0, NULL, 0, 0)",
+            [
+                run.shard.into(),
+                Arg::show(run.run),
+                (&run.project).into(),
+                (&run.workflow).into(),
+                run.plan_digest.as_str().into(),
+                run.source_digest.as_str().into(),
+                (&run.event_source).into(),
+                (&run.event_id).into(),
+                Arg::show(run.event_key),
+                run.generation.into(),
+                (&run.branch).into(),
+                (&run.commit).into(),
+                (&run.cause).into(),
+                (&run.decision).into(),
+                run.created_at.into(),
+                RunPhase::Queued.as_str().into(),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Leaves an input for a run.
+pub async fn inbox(tx: &mut Tx<'_>, input: &Inbox) -> Applied<()> {
+    tx.conn
+        .execute(
+            "INSERT INTO inbox (shard, run, input_id, at, body) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (shard, run, input_id) DO NOTHING",
+            [
+                input.shard.into(),
+                Arg::show(input.run),
+                (&input.input_id).into(),
+                input.at.into(),
+                Arg::json(&input.body),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Replaces a run's snapshot, unless a later one is there.
+pub async fn snapshot(tx: &mut Tx<'_>, snapshot: &Snapshot) -> Applied<()> {
+    tx.conn
+        .execute(
+            "INSERT INTO snapshots (shard, run, seq, body) VALUES ($1, $2, $3, $4) ON CONFLICT (shard, run) \
+             DO UPDATE SET seq = excluded.seq, body = excluded.body WHERE snapshots.seq <= excluded.seq",
+            [snapshot.shard.into(), Arg::show(snapshot.run), snapshot.seq.into(), Arg::Blob(snapshot.body.clone())],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Moves the journal of an ended run into one compressed row.
+pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<()> {
+    let name = || [Arg::from(seal.shard), Arg::show(seal.run)];
+    let row = tx
+        .conn
+        .fetch_one("SELECT ended_at, next_seq, sealed FROM runs WHERE shard = $1 AND run = $2 {for_update}", name())
+        .await?
+        .ok_or_else(|| invalid(format!("run {} does not exist in shard {}", seal.run, seal.shard)))?;
+    if row.flag("sealed")? {
+        return Ok(());
+    }
+    if row.opt_int("ended_at")?.is_none() {
+        return Err(invalid(format!("run {} has not ended and cannot be sealed", seal.run)));
+    }
+    let rows = tx
+        .conn
+        .fetch("SELECT seq, at, event FROM journal WHERE shard = $1 AND run = $2 ORDER BY seq", name())
+        .await?
+        .iter()
+        .map(sealed::journal_row)
+        .collect::<Result<Vec<_>, _>>()?;
+    if rows.len() as u64 != row.uint("next_seq")? {
+        return Err(invalid(format!(
+            "the journal of run {} has {} events of {}",
+            seal.run,
+            rows.len(),
+            row.int("next_seq")?
+        )));
+    }
+    let mut args = name().to_vec();
+    args.push((rows.len() as u64).into());
+    args.push(Arg::Blob(sealed::pack(&rows)));
+    tx.conn.execute("INSERT INTO sealed (shard, run, events, body) VALUES ($1, $2, $3, $4)", args).await?;
+    tx.conn.execute("DELETE FROM journal WHERE shard = $1 AND run = $2", name()).await?;
+    tx.conn.execute("DELETE FROM snapshots WHERE shard = $1 AND run = $2", name()).await?;
+    tx.conn.execute("UPDATE runs SET sealed = 1 WHERE shard = $1 AND run = $2", name()).await?;
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! What each write does to the tables.
+//!
+//! [`apply_unit`] carries out one unit inside the writer's transaction. Appends are gathered and go into the tables
+//! together, across units, because they are nearly all there is to do under load; any other write that touches a run
+//! with gathered appends sends them first, so that the order of a run's writes is kept.
+//!
+//! Deliberately absent: transactions, savepoints and retries, which are the `writer`'s.
+
+mod assets;
+mod catalog;
+mod events;
+mod journal;
+
+use kickwheel_schemas::RunId;
+
+pub use journal::{Gathered, ShardSeqs};
+
+use crate::{Write, WriteError, Written, db::Conn};
+
+/// Why a unit could not be applied.
+#[derive(Debug)]
+pub enum Refusal {
+    /// The unit is refused for what it says.
+    Unit(WriteError),
+    /// A statement failed; what that means is for the writer to find out.
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl From<WriteError> for Refusal {
+    fn from(error: WriteError) -> Self {
+        Self::Unit(error)
+    }
+}
+
+fn stale(what: impl Into<String>) -> Refusal {
+    Refusal::Unit(WriteError::Stale { what: what.into() })
+}
+
+fn invalid(message: impl Into<String>) -> Refusal {
+    Refusal::Unit(WriteError::Invalid { message: message.into() })
+}
+
+/// The result of one step of a unit.
+pub type Applied<T> = Result<T, Refusal>;
+
+/// The writer's transaction, as the writes see it.
+#[derive(Debug)]
+pub struct Tx<'a> {
+    /// The connection, inside a transaction.
+    pub conn: &'a mut Conn,
+    /// Places in commit order that are reserved already.
+    pub seqs: &'a mut ShardSeqs,
+    /// Appends that are not yet in the tables.
+    pub gathered: Gathered,
+}
+
+/// Applies one unit. Its appends may still be gathered when it returns: [`Gathered::flush`] before the commit.
+pub async fn apply_unit(tx: &mut Tx<'_>, unit: &[Write]) -> Applied<Vec<Written>> {
+    let mut written = Vec::with_capacity(unit.len());
+    for (n, write) in unit.iter().enumerate() {
+        if let Some(run) = touched_run(write)
+            && tx.gathered.holds(run)
+        {
+            journal::flush(tx).await?;
+        }
+        match apply(tx, write).await {
+            Ok(answer) => written.push(answer),
+            Err(Refusal::Unit(WriteError::Conflict { what })) => {
+                return Err(assets::all_conflicts(tx, what, &unit[n + 1..]).await?.into());
+            }
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    Ok(written)
+}
+
+/// Sends the gathered appends.
+pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
+    journal::flush(tx).await
+}
+
+/// The run whose gathered appends must be in the tables before this write. Appends themselves are gathered in order.
+fn touched_run(write: &Write) -> Option<RunId> {
+    match write {
+        Write::CreateRun(w) => Some(w.run),
+        Write::Inbox(w) => Some(w.run),
+        Write::Snapshot(w) => Some(w.run),
+        Write::Seal(w) => Some(w.run),
+        Write::Append(_)
+        | Write::Accept(_)
+        | Write::Decide(_)
+        | Write::Park(_)
+        | Write::Quarantine(_)
+        | Write::MoveRef(_)
+        | Write::ReportRef(_)
+        | Write::RegisterModel(_)
+        | Write::PublishDataset(_)
+        | Write::CachePut(_)
+        | Write::CacheRecord(_)
+        | Write::PutPlan(_)
+        | Write::PutRegistry(_)
+        | Write::SetPaused(_)
+        | Write::PutRepo(_)
+        | Write::RemoveRepo(_)
+        | Write::PutWatch(_)
+        | Write::RemoveWatch(_)
+        | Write::Report(_)
+        | Write::ReportDone(_)
+        | Write::ReportRetry(_)
+        | Write::SetMeta(_)
+        | Write::ForgetSeen(_) => None,
+    }
+}
+
+async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
+    match write {
+        Write::Append(w) => journal::append(tx, w).await?,
+        Write::CreateRun(w) => journal::create_run(tx, w).await?,
+        Write::Inbox(w) => journal::inbox(tx, w).await?,
+        Write::Snapshot(w) => journal::snapshot(tx, w).await?,
+        Write::Seal(w) => journal::seal(tx, *w).await?,
+        Write::Accept(w) => return events::accept(tx, w).await,
+        Write::Decide(w) => events::decide(tx, w).await?,
+        Write::Park(w) => events::park(tx, w).await?,
+        Write::Quarantine(w) => events::quarantine(tx, w).await?,
+        Write::MoveRef(w) => return events::move_ref(tx, w).await,
+        Write::ReportRef(w) => events::report_ref(tx, w).await?,
+        Write::ForgetSeen(w) => events::forget_seen(tx, *w).await?,
+        Write::RegisterModel(w) => return assets::register_model(tx, w).await,
+        Write::PublishDataset(w) => return assets::publish_dataset(tx, w).await,
+        Write::CachePut(w) => catalog::cache_put(tx, w).await?,
+        Write::CacheRecord(w) => catalog::cache_record(tx, w).await?,
+        Write::PutPlan(w) => catalog::put_plan(tx, w).await?,
+        Write::PutRegistry(w) => catalog::put_registry(tx, w).await?,
+        Write::SetPaused(w) => catalog::set_paused(tx, w).await?,
+        Write::PutRepo(w) => catalog::put_repo(tx, w).await?,
+        Write::RemoveRepo(w) => catalog::remove_repo(tx, w).await?,
+        Write::PutWatch(w) => catalog::put_watch(tx, w).await?,
+        Write::RemoveWatch(w) => catalog::remove_watch(tx, w).await?,
+        Write::Report(w) => catalog::report(tx, w).await?,
+        Write::ReportDone(w) => catalog::report_done(tx, *w).await?,
+        Write::ReportRetry(w) => catalog::report_retry(tx, w).await?,
+        Write::SetMeta(w) => catalog::set_meta(tx, w).await?,
+    }
+    Ok(Written::Done)
+}

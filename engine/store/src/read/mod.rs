@@ -1,0 +1,59 @@
+//! Reads, by subject. Each is one statement on a connection of its own, so it sees one moment and never waits for the
+//! writer.
+
+mod assets;
+mod catalog;
+mod events;
+mod runs;
+pub mod sealed;
+
+use std::borrow::Cow;
+
+use crate::{
+    db::Arg,
+    rows::{DEFAULT_LIMIT, MAX_LIMIT},
+};
+
+/// A statement whose conditions depend on a filter. Only constant texts become SQL; values are always arguments.
+struct Query {
+    sql: String,
+    args: Vec<Arg>,
+    conditions: usize,
+}
+
+impl Query {
+    fn new(select: &'static str) -> Self {
+        Self { sql: select.to_owned(), args: Vec::new(), conditions: 0 }
+    }
+
+    fn condition(&mut self, text: &str) {
+        self.sql.push_str(if self.conditions == 0 { " WHERE " } else { " AND " });
+        self.sql.push_str(text);
+        self.conditions += 1;
+    }
+
+    /// Adds `column operator $n`, when there is a value.
+    fn compare(&mut self, column_and_operator: &'static str, value: Option<Arg>) {
+        if let Some(value) = value {
+            self.args.push(value);
+            let text = format!("{column_and_operator} ${}", self.args.len());
+            self.condition(&text);
+        }
+    }
+
+    fn finish(mut self, order: &'static str, limit: u32) -> (Cow<'static, str>, Vec<Arg>) {
+        self.args.push(bounded(limit).into());
+        self.sql.push_str(&format!(" ORDER BY {order} LIMIT ${}", self.args.len()));
+        (Cow::Owned(self.sql), self.args)
+    }
+}
+
+/// How many rows a listing may give.
+fn bounded(limit: u32) -> u32 {
+    if limit == 0 { DEFAULT_LIMIT } else { limit.min(MAX_LIMIT) }
+}
+
+/// The first text after all that begin with `prefix`: ids are ASCII, so a character above all of theirs ends the range.
+fn prefix_end(prefix: &str) -> String {
+    format!("{prefix}~")
+}
