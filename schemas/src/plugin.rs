@@ -54,8 +54,10 @@ pub enum Resolved {
     },
 }
 
-/// What a plugin's `run` returns when it succeeds.
+/// What a plugin's `run` returns when it succeeds. An unknown member is refused: it is a spelling mistake, or asks for
+/// something that this engine would silently not do.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PluginReturn {
     /// Only outputs that the plugin's manifest declares are kept.
     #[serde(default)]
