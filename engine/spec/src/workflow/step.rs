@@ -1,0 +1,595 @@
+//! One step: what it does, when, and with what.
+
+use std::ops::Range;
+
+use indexmap::IndexMap;
+use kickwheel_core::{
+    expr::{Expr, Template},
+    plan::{Action, Condition, MAX_TASKS_PER_STEP, Matrix, OutputDecl, Phase, Resources, Retry, Step},
+};
+use kickwheel_schemas::Digest;
+use serde_json::Value;
+
+use super::{
+    Env, MAX_STEPS,
+    reader::{Fields, Reader},
+};
+use crate::{
+    diagnostic::Code,
+    expression::{Argument, Pending, Wanted},
+    keys::{BACKOFF, OUTPUT, RESOURCES, RETRY, STEP},
+    raw::{Entry, Kind, Node},
+    values,
+};
+
+/// Most further attempts that `retry` may ask for.
+const MAX_RETRIES: u32 = 1_000;
+/// Most GPUs of one job.
+const MAX_GPUS: u32 = 1_024;
+/// Most cores of one job.
+const MAX_CORES: f64 = 10_000.0;
+/// Largest growth of the waits between attempts.
+const MAX_BACKOFF_FACTOR: f64 = 100.0;
+
+/// A step that was read, its expressions not checked yet.
+pub(crate) struct Draft<'n> {
+    /// All but `needs`, which are known once the order is.
+    pub step: Step,
+    /// Where its name stands.
+    pub span: Range<usize>,
+    /// `needs:`.
+    pub needs: Vec<(&'n str, Range<usize>)>,
+    pub axes: Vec<Axis<'n>>,
+    /// `if:`.
+    pub condition: Vec<Pending<'n>>,
+    /// All other expressions.
+    pub pending: Vec<Pending<'n>>,
+    pub outputs: Outputs,
+}
+
+/// An axis of a matrix.
+pub(crate) struct Axis<'n> {
+    pub name: &'n str,
+    pub value: &'n Node,
+    pub pending: Vec<Pending<'n>>,
+}
+
+/// What other steps may read of a step.
+pub(crate) enum Outputs {
+    Known(Vec<(String, OutputType)>),
+    /// The step is broken where it would say so.
+    Unknown,
+}
+
+/// What an output is.
+#[derive(Clone, Copy)]
+pub(crate) enum OutputType {
+    Artifact,
+    /// Anything that the job writes.
+    Value,
+    /// As a plugin declares it.
+    Declared(Argument),
+}
+
+pub(super) fn read_section<'n>(
+    entry: &'n Entry,
+    phase: Phase,
+    env: &Env,
+    steps: &mut Vec<Draft<'n>>,
+    reader: &mut Reader<'_, '_>,
+) {
+    let entries = reader.named(entry, "a map of names to steps");
+    if entries.is_empty() && matches!(entry.value.kind, Kind::Map(_)) {
+        let message = format!("`{}` holds no step", entry.key);
+        reader.report.error(Code::BadValue, entry.value.span.clone(), message);
+    }
+    for entry in entries {
+        if steps.len() == MAX_STEPS {
+            let message = format!("a workflow has {MAX_STEPS} steps at most; a matrix makes many tasks of one step");
+            reader.report.error(Code::YamlLimit, entry.key_span.clone(), message);
+            return;
+        }
+        if !values::is_name(&entry.key) {
+            reader.bad_name(&entry.key_span, &entry.key, "a step");
+        }
+        if steps.iter().any(|step| step.step.name == entry.key) {
+            let message = format!("another section has a step `{}` already", entry.key);
+            reader.report.error(Code::DuplicateKey, entry.key_span.clone(), message);
+            continue;
+        }
+        steps.push(read(entry, phase, env, reader));
+    }
+}
+
+/// What a step is, by the keys that it has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StepKind {
+    Script,
+    Container,
+    Plugin,
+    Broken,
+}
+
+fn read<'n>(entry: &'n Entry, phase: Phase, env: &Env, reader: &mut Reader<'_, '_>) -> Draft<'n> {
+    let mut draft = Draft {
+        step: Step {
+            name: entry.key.clone(),
+            phase,
+            needs: Vec::new(),
+            condition: None,
+            matrix: None,
+            action: Action::Script { script: String::new(), image: None },
+            env: IndexMap::new(),
+            files: IndexMap::new(),
+            outputs: IndexMap::new(),
+            retry: Retry::default(),
+            timeout_ms: None,
+            cache: false,
+            source: Vec::new(),
+            resources: Resources::default(),
+        },
+        span: entry.key_span.clone(),
+        needs: Vec::new(),
+        axes: Vec::new(),
+        condition: Vec::new(),
+        pending: Vec::new(),
+        outputs: Outputs::Unknown,
+    };
+    let Some(fields) = reader.fields(&entry.value, &STEP, &entry.key_span) else { return draft };
+    let kind = kind_of(entry, &fields, reader);
+    read_action(kind, &fields, &mut draft, reader);
+    read_when(&fields, &mut draft, reader);
+    read_job(kind, &fields, env, &mut draft, reader);
+    if let Some(entry) = fields.get("cache") {
+        draft.step.cache = reader.boolean(entry).unwrap_or_default();
+    }
+    draft
+}
+
+fn kind_of(entry: &Entry, fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> StepKind {
+    let has = |key: &str| fields.get(key).is_some();
+    let problem = match (has("run"), has("image"), has("command"), has("uses")) {
+        (true, _, false, false) => return StepKind::Script,
+        (false, true, true, false) => return StepKind::Container,
+        (false, false, false, true) => return StepKind::Plugin,
+        (false, false, false, false) => "says nothing to do",
+        (false, true, false, false) => "has an `image`, but neither `command` nor `run`",
+        (false, false, true, false) => "has a `command`, but no `image` to run it in",
+        (true, _, true, false) => "has both `run` and `command`",
+        (_, _, _, true) => "has `uses` beside another thing to do",
+    };
+    reader
+        .report
+        .error(Code::StepKind, entry.key_span.clone(), format!("the step `{}` {problem}", entry.key))
+        .help("a step has exactly one of: `run` (a script, in a container if `image` is given), `image` with `command`, or `uses` (a plugin)");
+    StepKind::Broken
+}
+
+fn read_action<'n>(kind: StepKind, fields: &Fields<'n>, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
+    let image = fields.get("image").and_then(|entry| read_image(entry, reader));
+    if let Some(entry) = fields.get("run")
+        && let Some(script) = reader.text(entry)
+    {
+        let help = "put the expression into `env` and read the variable in the script";
+        reader.holds_expression(&entry.value, script, "run", help);
+        if script.trim().is_empty() {
+            reader.report.error(Code::BadValue, entry.value.span.clone(), "the script is empty");
+        }
+        if kind == StepKind::Script {
+            draft.step.action = Action::Script { script: script.to_owned(), image: image.clone() };
+        }
+    }
+    if let Some(entry) = fields.get("command") {
+        let command = read_command(entry, &mut draft.pending, reader);
+        if let (StepKind::Container, Some(image)) = (kind, image) {
+            draft.step.action = Action::Container { image, command };
+        }
+    }
+    match (fields.get("uses"), fields.get("with")) {
+        (Some(uses), with) => read_plugin(uses, with, draft, reader),
+        (None, Some(with)) => {
+            reader
+                .report
+                .error(Code::MisplacedKey, with.key_span.clone(), "`with` has no meaning without `uses`")
+                .help("a script reads its values from `env`");
+        }
+        (None, None) => {}
+    }
+}
+
+fn read_image(entry: &Entry, reader: &mut Reader<'_, '_>) -> Option<String> {
+    let image = reader.plain_text(entry)?;
+    if image.contains(char::is_whitespace) {
+        reader.report.error(Code::BadValue, entry.value.span.clone(), format!("`{image}` cannot be an image"));
+        return None;
+    }
+    Some(image.to_owned())
+}
+
+fn read_command<'n>(entry: &'n Entry, pending: &mut Vec<Pending<'n>>, reader: &mut Reader<'_, '_>) -> Vec<Template> {
+    let Kind::List(items) = &entry.value.kind else {
+        reader
+            .report
+            .error(
+                Code::WrongType,
+                entry.value.span.clone(),
+                format!("`command` must be a list of texts, but is {}", entry.value.describe()),
+            )
+            .help("write `[program, argument, …]`; a shell script goes into `run`");
+        return Vec::new();
+    };
+    if items.is_empty() {
+        reader.report.error(Code::BadValue, entry.value.span.clone(), "`command` names no program");
+    }
+    let mut command = Vec::new();
+    for item in items {
+        let template = reader.template(item, Wanted::Scalar, pending);
+        reader.literal(item, &template, Wanted::Scalar, "an argument");
+        command.push(match (template, &item.kind) {
+            // An argument is a text, also when YAML reads it as a number: as it is written.
+            (Template::Literal(_), Kind::Bool(_) | Kind::Int(_) | Kind::Float(_)) => {
+                let written = reader.report.source().get(item.span.clone()).unwrap_or_default();
+                Template::Literal(Value::String(written.to_owned()))
+            }
+            (template, _) => template,
+        });
+    }
+    command
+}
+
+fn read_plugin<'n>(uses: &'n Entry, with: Option<&'n Entry>, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
+    let Some(name) = reader.plain_text(uses) else { return };
+    let plugins = reader.plugins;
+    let Some(plugin) = plugins.0.get(name) else {
+        let help = reader.report.suggest(name, "plugins", plugins.0.keys().map(String::as_str));
+        let message = format!("there is no plugin `{name}`");
+        reader.report.error(Code::UnknownPlugin, uses.value.span.clone(), message).help(help);
+        // Its arguments may still hold mistakes of their own.
+        for value in with.map(|entry| reader.named(entry, "a map of arguments")).unwrap_or_default() {
+            reader.template(&value.value, Wanted::Anything, &mut draft.pending);
+        }
+        return;
+    };
+    let mut arguments = IndexMap::new();
+    let mut references = Vec::new();
+    for value in with.map(|entry| reader.named(entry, "a map of arguments")).unwrap_or_default() {
+        let Some(field) = plugin.manifest.inputs.get(&value.key) else {
+            let help =
+                reader.report.suggest(&value.key, "arguments", plugin.manifest.inputs.keys().map(String::as_str));
+            let message = format!("the plugin `{name}` has no argument `{}`", value.key);
+            reader.report.error(Code::UnknownArgument, value.key_span.clone(), message).help(help);
+            continue;
+        };
+        let ty = Argument::from_manifest(&field.ty);
+        let template = reader.template(&value.value, Wanted::Argument(ty), &mut draft.pending);
+        reader.literal(&value.value, &template, Wanted::Argument(ty), &value.key);
+        if ty == Argument::Reference {
+            check_reference(&value.value, &template, reader);
+            references.push(value.key.clone());
+        }
+        arguments.insert(value.key.clone(), template);
+    }
+    for (key, field) in plugin.manifest.inputs.iter().filter(|(_, field)| field.required) {
+        if !with
+            .is_some_and(|with| matches!(&with.value.kind, Kind::Map(entries) if entries.iter().any(|e| e.key == *key)))
+        {
+            let span = with.map_or(&uses.value.span, |with| &with.key_span).clone();
+            let message = format!("the plugin `{name}` needs the argument `{key}`");
+            let diagnostic = reader.report.error(Code::MissingArgument, span, message);
+            if !field.description.is_empty() {
+                diagnostic.help(field.description.clone());
+            }
+        }
+    }
+    let outputs = &plugin.manifest.outputs;
+    let known =
+        outputs.iter().map(|(name, field)| (name.clone(), OutputType::Declared(Argument::from_manifest(&field.ty))));
+    draft.outputs = Outputs::Known(known.collect());
+    draft.step.action = Action::Plugin {
+        name: name.to_owned(),
+        digest: Digest::clone(&plugin.digest),
+        with: arguments,
+        references,
+        outputs: outputs.keys().cloned().collect(),
+    };
+}
+
+/// A reference that is written out must have a form that can be resolved.
+fn check_reference(node: &Node, template: &Template, reader: &mut Reader<'_, '_>) {
+    let Template::Literal(Value::String(text)) = template else { return };
+    if let Some(name) = text.strip_prefix(DATASET_PREFIX) {
+        reader.dataset(&node.span, name, true);
+    } else if !text.strip_prefix("model:").is_some_and(|rest| !rest.is_empty() && !rest.starts_with('@')) {
+        reader
+            .report
+            .error(Code::BadValue, node.span.clone(), format!("`{text}` is no reference"))
+            .help("write `model:NAME@STAGE` or `dataset:NAME`");
+    }
+}
+
+/// What a text begins with that names a dataset.
+const DATASET_PREFIX: &str = "dataset:";
+
+fn read_when<'n>(fields: &Fields<'n>, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
+    if let Some(entry) = fields.get("needs") {
+        draft.needs = reader.texts(entry).into_iter().map(|(name, node)| (name, node.span.clone())).collect();
+    }
+    if let Some(entry) = fields.get("if") {
+        let expr: Option<Expr> = reader.condition(entry, &mut draft.condition);
+        draft.step.condition = expr.map(|expr| Condition { handles_failure: expr.handles_failure(), expr });
+    }
+    if let Some(entry) = fields.get("matrix") {
+        draft.step.matrix = read_matrix(entry, &mut draft.axes, reader);
+    }
+    if let Some(entry) = fields.get("retry") {
+        draft.step.retry = read_retry(entry, reader);
+    }
+    if let Some(entry) = fields.get("timeout") {
+        draft.step.timeout_ms = reader.duration(entry);
+    }
+}
+
+fn read_matrix<'n>(entry: &'n Entry, axes: &mut Vec<Axis<'n>>, reader: &mut Reader<'_, '_>) -> Option<Matrix> {
+    let Kind::Map(entries) = &entry.value.kind else {
+        reader.wrong_type(entry, "a map of axes, each with a list of values");
+        return None;
+    };
+    if entries.is_empty() {
+        reader.report.error(Code::BadValue, entry.value.span.clone(), "the matrix has no axis");
+    }
+    let mut matrix = Matrix { axes: IndexMap::new() };
+    let mut product: usize = 1;
+    for axis in entries {
+        if !values::is_identifier(&axis.key) {
+            reader
+                .report
+                .error(Code::BadName, axis.key_span.clone(), format!("`{}` cannot be the name of an axis", axis.key))
+                .help("letters, digits and `_`, so that `matrix.NAME` can read it");
+        }
+        let mut pending = Vec::new();
+        let template = reader.template(&axis.value, Wanted::List, &mut pending);
+        match (&axis.value.kind, &template) {
+            (Kind::List(items), _) if items.is_empty() => {
+                let message = format!("the axis `{}` has no value, so the step would have no task", axis.key);
+                reader.report.error(Code::BadValue, axis.value.span.clone(), message);
+            }
+            (Kind::List(items), _) => product = product.saturating_mul(items.len()),
+            (Kind::Text(_), Template::Expr(_)) => {}
+            _ => reader.wrong_type(axis, "a list of values, or one `${{ }}` that gives a list"),
+        }
+        matrix.axes.insert(axis.key.clone(), template);
+        axes.push(Axis { name: &axis.key, value: &axis.value, pending });
+    }
+    if product > MAX_TASKS_PER_STEP {
+        let message = format!("the matrix makes {product} tasks, more than {MAX_TASKS_PER_STEP}");
+        reader.report.error(Code::MatrixTooLarge, entry.key_span.clone(), message).help("give its axes fewer values");
+    }
+    Some(matrix)
+}
+
+fn read_retry(entry: &Entry, reader: &mut Reader<'_, '_>) -> Retry {
+    let mut retry = Retry::default();
+    if matches!(entry.value.kind, Kind::Int(_)) {
+        retry.max = reader.count(entry, MAX_RETRIES).unwrap_or_default();
+        return retry;
+    }
+    let Some(fields) = reader.fields(&entry.value, &RETRY, &entry.key_span) else { return retry };
+    if let Some(entry) = fields.get("max") {
+        retry.max = reader.count(entry, MAX_RETRIES).unwrap_or_default();
+    }
+    let Some(entry) = fields.get("backoff") else { return retry };
+    let Some(fields) = reader.fields(&entry.value, &BACKOFF, &entry.key_span) else { return retry };
+    if let Some(ms) = fields.get("initial").and_then(|entry| reader.duration(entry)) {
+        retry.initial_ms = ms;
+        // A first wait beyond the usual longest one is meant.
+        retry.max_ms = retry.max_ms.max(ms);
+    }
+    if let Some(entry) = fields.get("factor")
+        && let Some(factor) = reader.number(entry)
+    {
+        if (1.0..=MAX_BACKOFF_FACTOR).contains(&factor) {
+            retry.factor = factor;
+        } else {
+            let message = format!("`factor` must be from 1 to {MAX_BACKOFF_FACTOR}, but is {factor}");
+            reader.report.error(Code::BadValue, entry.value.span.clone(), message);
+        }
+    }
+    if let Some(entry) = fields.get("max")
+        && let Some(ms) = reader.duration(entry)
+    {
+        if ms < retry.initial_ms {
+            let message = "`max` is shorter than the first wait, `initial`";
+            reader.report.error(Code::BadValue, entry.value.span.clone(), message);
+        }
+        retry.max_ms = ms;
+    }
+    retry
+}
+
+/// What only jobs have: a plugin runs in the engine, without environment, files or machine.
+fn read_job<'n>(kind: StepKind, fields: &Fields<'n>, env: &Env, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
+    if kind == StepKind::Plugin {
+        for key in ["env", "files", "outputs", "source", "resources"] {
+            if let Some(entry) = fields.get(key) {
+                let message = format!("`{key}` has no meaning with `uses`");
+                reader
+                    .report
+                    .error(Code::MisplacedKey, entry.key_span.clone(), message)
+                    .help("a plugin takes its values from `with` and declares its outputs itself");
+            }
+        }
+        return;
+    }
+    draft.step.env = env.clone();
+    if let Some(entry) = fields.get("env") {
+        draft.step.env.extend(reader.env(entry, &mut draft.pending));
+    }
+    if let Some(entry) = fields.get("files") {
+        draft.step.files = read_files(entry, &mut draft.pending, reader);
+    }
+    if let Some(entry) = fields.get("source") {
+        draft.step.source = reader.globs(entry, false);
+    }
+    if let Some(entry) = fields.get("resources") {
+        draft.step.resources = read_resources(entry, reader);
+    }
+    let outputs = fields.get("outputs").map(|entry| read_outputs(entry, reader)).unwrap_or_default();
+    if kind != StepKind::Broken {
+        let known = outputs.iter().map(|(name, output)| {
+            let ty = match output {
+                OutputDecl::Path { .. } => OutputType::Artifact,
+                OutputDecl::Value => OutputType::Value,
+            };
+            (name.clone(), ty)
+        });
+        draft.outputs = Outputs::Known(known.collect());
+    }
+    draft.step.outputs = outputs;
+}
+
+fn read_files<'n>(
+    entry: &'n Entry,
+    pending: &mut Vec<Pending<'n>>,
+    reader: &mut Reader<'_, '_>,
+) -> IndexMap<String, Template> {
+    let mut files = IndexMap::new();
+    for file in reader.named(entry, "a map of paths to artifacts") {
+        reader.path(&file.key_span, &file.key);
+        let template = reader.template(&file.value, Wanted::Artifact, pending);
+        reader.literal(&file.value, &template, Wanted::Artifact, &file.key);
+        match &template {
+            Template::Literal(Value::String(text)) => match text.strip_prefix(DATASET_PREFIX) {
+                Some(name) => reader.dataset(&file.value.span, name, true),
+                None => {
+                    reader
+                        .report
+                        .error(Code::BadValue, file.value.span.clone(), format!("`{text}` names no artifact"))
+                        .help("write `dataset:NAME`, or read an output as `${{ steps.NAME.outputs.NAME }}`");
+                }
+            },
+            Template::Text(_) => {
+                let message =
+                    "text around expressions names no artifact: what a run reads is pinned when it is decided";
+                reader
+                    .report
+                    .error(Code::ExpressionType, file.value.span.clone(), message)
+                    .help("write `dataset:NAME` without an expression, or make the whole value one `${{ }}`");
+            }
+            Template::Literal(_) | Template::Expr(_) | Template::List(_) | Template::Map(_) => {}
+        }
+        files.insert(file.key.clone(), template);
+    }
+    files
+}
+
+fn read_outputs(entry: &Entry, reader: &mut Reader<'_, '_>) -> IndexMap<String, OutputDecl> {
+    let mut outputs = IndexMap::new();
+    for output in reader.named(entry, "a map of names to outputs") {
+        if !values::is_name(&output.key) {
+            reader.bad_name(&output.key_span, &output.key, "an output");
+        }
+        // A broken output still exists: who reads it has made no mistake.
+        outputs.insert(output.key.clone(), read_output(output, reader).unwrap_or(OutputDecl::Value));
+    }
+    outputs
+}
+
+fn read_output(entry: &Entry, reader: &mut Reader<'_, '_>) -> Option<OutputDecl> {
+    if entry.value.text() == Some("value") {
+        return Some(OutputDecl::Value);
+    }
+    if entry.value.text().is_some() {
+        let path = reader.plain_text(entry)?;
+        reader.path(&entry.value.span, path);
+        return Some(OutputDecl::Path { path: path.to_owned(), dataset: None });
+    }
+    let fields = reader.fields(&entry.value, &OUTPUT, &entry.key_span)?;
+    match (fields.get("path"), fields.get("dataset"), fields.get("value")) {
+        (Some(path_entry), dataset, None) => {
+            let path = reader.plain_text(path_entry)?;
+            reader.path(&path_entry.value.span, path);
+            let dataset = dataset.and_then(|entry| {
+                let name = reader.plain_text(entry)?;
+                reader.dataset(&entry.value.span, name, false);
+                Some(name.to_owned())
+            });
+            Some(OutputDecl::Path { path: path.to_owned(), dataset })
+        }
+        (None, None, Some(value)) => {
+            if reader.boolean(value) == Some(false) {
+                let message = format!("the output `{}` is neither a path nor a value", entry.key);
+                reader.report.error(Code::BadValue, value.value.span.clone(), message).help("write `value: true`");
+            }
+            Some(OutputDecl::Value)
+        }
+        (path, dataset, value) => {
+            let problem = match (path.is_some(), value.is_some()) {
+                (true, true) => "is both a path and a value",
+                (_, true) => "is a value, which no dataset can hold",
+                _ if dataset.is_some() => "has a `dataset`, but no `path` to publish there",
+                _ => "is neither a path nor a value",
+            };
+            reader
+                .report
+                .error(Code::MissingKey, entry.key_span.clone(), format!("the output `{}` {problem}", entry.key))
+                .help("write `{path: out/file}` or `{value: true}`");
+            None
+        }
+    }
+}
+
+fn read_resources(entry: &Entry, reader: &mut Reader<'_, '_>) -> Resources {
+    let mut resources = Resources::default();
+    let Some(fields) = reader.fields(&entry.value, &RESOURCES, &entry.key_span) else { return resources };
+    if let Some(entry) = fields.get("cpu") {
+        let cores = match &entry.value.kind {
+            Kind::Int(cores) => Ok(*cores as f64),
+            Kind::Float(cores) => Ok(*cores),
+            Kind::Text(_) => cpu_text(entry.value.text().unwrap_or_default()),
+            _ => Err(format!("`cpu` must be a number or a text such as `500m`, but is {}", entry.value.describe())),
+        };
+        let cores = cores.and_then(|cores| {
+            let fits = cores > 0.0 && cores <= MAX_CORES && (cores * 1000.0).round() >= 1.0;
+            if fits {
+                Ok(cores)
+            } else {
+                Err(format!("`cpu` must be more than 0 and at most {MAX_CORES}, but is {cores}"))
+            }
+        });
+        if let Some(cores) = reader.valued(entry, cores) {
+            resources.cpu_milli = (cores * 1000.0).round() as u64;
+        }
+    }
+    if let Some(entry) = fields.get("memory") {
+        let bytes = match &entry.value.kind {
+            Kind::Int(bytes) => {
+                u64::try_from(*bytes).map_err(|_| format!("`memory` cannot be negative, but is {bytes}"))
+            }
+            Kind::Text(_) => values::size_bytes(entry.value.text().unwrap_or_default()),
+            _ => Err(format!(
+                "`memory` must be a size such as `2Gi` or a number of bytes, but is {}",
+                entry.value.describe()
+            )),
+        };
+        let bytes =
+            bytes.and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("`memory` must be more than 0".into()) });
+        resources.memory_bytes = reader.valued(entry, bytes);
+    }
+    if let Some(entry) = fields.get("gpu") {
+        resources.gpu = reader.count(entry, MAX_GPUS).unwrap_or_default();
+    }
+    resources
+}
+
+fn cpu_text(text: &str) -> Result<f64, String> {
+    let wrong = || format!("`{text}` is no number of cores; write for example `2`, `0.5` or `500m`");
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+    let (number, share) = match text.strip_suffix('m') {
+        Some(number) => (number, 1000.0),
+        None => (text, 1.0),
+    };
+    if !digits(number) {
+        return Err(wrong());
+    }
+    number.parse::<f64>().map(|number| number / share).map_err(|_| wrong())
+}
