@@ -108,15 +108,10 @@ pub enum MirrorError {
 /// Why something cannot be read from a mirror.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Fetch it first; it may be gone.
-    #[error("find commit {commit} in the mirror of {url:?}: fetch it first")]
-    NoCommit {
-        /// As it was asked for.
-        commit: String,
-        /// As configured.
-        url: String,
-    },
-    /// Fetch again and retry: a damaged mirror has been discarded and is built anew by the next fetch.
+    /// The mirror lacked the commit and the origin was asked: the variants of [`FetchError`] say what to do.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// Retry later: a damaged mirror has been discarded and is built anew by the next fetch.
     #[error("read the mirror of {url:?}: {reason}; the next fetch repairs it")]
     Mirror {
         /// As configured.
@@ -174,63 +169,57 @@ impl Mirrors {
 
     /// The default branch and its commit; `None` while there is no branch. See [`Fetched`] for how it is chosen.
     pub async fn head(&self, id: &MirrorId) -> Result<Option<Head>, ReadError> {
-        self.read(id, |repo| fetch::head(repo).map_err(ReadFailure::Git)).await
+        self.read(id, Vec::new(), |repo| Ok(fetch::head(repo)?)).await
     }
 
     /// Every branch and tag, sorted by name. Names that are not UTF-8 are left out; their commits are in the mirror.
     pub async fn heads(&self, id: &MirrorId) -> Result<Vec<NamedRef>, ReadError> {
-        self.read(id, |repo| fetch::named_refs(repo).map_err(ReadFailure::Git)).await
+        self.read(id, Vec::new(), |repo| Ok(fetch::named_refs(repo)?)).await
     }
 
     /// The paths that a push changed, from the trees of the mirror. Fetches what is missing. An `Err` means: retry
     /// later; what can never be known is [`ChangedPaths::Unknown`].
     pub async fn changed_paths(&self, id: &MirrorId, range: &PushRange) -> Result<ChangedPaths, FetchError> {
         let asked = range.clone();
-        let first = self.read(id, move |repo| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await;
-        match first {
+        match self.look(id, move |repo| Ok(changes::compare(repo, &asked)?)).await {
             Ok(changes::Comparison::Known(paths)) => return Ok(paths),
             // A damaged mirror has just been discarded, so it is fetched anew like an incomplete one.
             Ok(changes::Comparison::Missing(_)) | Err(_) => {}
         }
         let wanted: Vec<String> = range.before.iter().chain([&range.after]).cloned().collect();
         match self.fetch(id, &wanted).await {
-            // Gone is no failure here: the comparison below says which of the two is missing.
+            // Gone is no failure here either: the comparison below says which of the two is missing.
             Ok(_) | Err(FetchError::Gone { .. }) => {}
             Err(FetchError::Unsupported { reason, .. }) => return Ok(ChangedPaths::Unknown(reason)),
             Err(error @ (FetchError::Unreachable { .. } | FetchError::Mirror { .. })) => return Err(error),
         }
         let asked = range.clone();
-        match self.read(id, move |repo| changes::compare(repo, &asked).map_err(ReadFailure::Git)).await {
+        match self.look(id, move |repo| Ok(changes::compare(repo, &asked)?)).await {
             Ok(changes::Comparison::Known(paths)) => Ok(paths),
             Ok(changes::Comparison::Missing(commits)) => Ok(ChangedPaths::Unknown(format!(
                 "{} is in the repository no more (a force push may have removed it)",
                 commits.join(" and ")
             ))),
-            Err(error) => Err(FetchError::Mirror { url: id.url.clone(), reason: error.to_string() }),
+            Err(failure) => Err(FetchError::Mirror { url: id.url.clone(), reason: failure.to_string() }),
         }
     }
 
     /// The workflow files of a commit, within the limits of [`workflows`].
     pub async fn workflow_files(&self, id: &MirrorId, commit: &str) -> Result<WorkflowFiles, ReadError> {
-        let commit = commit.to_owned();
-        self.read(id, move |repo| workflows::workflow_files(repo, &find_commit(repo, &commit)?).map_err(Into::into))
-            .await
+        self.read_commit(id, commit, |repo, commit| Ok(workflows::workflow_files(repo, commit)?)).await
     }
 
     /// The id of a commit's tree, full hex.
     pub async fn tree(&self, id: &MirrorId, commit: &str) -> Result<String, ReadError> {
-        let commit = commit.to_owned();
-        self.read(id, move |repo| Ok(find_commit(repo, &commit)?.tree_id().to_string())).await
+        self.read_commit(id, commit, |_, commit| Ok(commit.tree_id().to_string())).await
     }
 
     /// A digest over mode, path and content id of what `selection` takes of a commit's source tree: the same exactly
     /// when [`Mirrors::export`] would write the same. Nothing is written.
     pub async fn tree_digest(&self, id: &MirrorId, commit: &str, selection: &Selection) -> Result<Digest, ReadError> {
-        let (commit, selection) = (commit.to_owned(), selection.clone());
-        self.read(id, move |repo| {
-            source::tree_digest(repo, &find_commit(repo, &commit)?.tree()?, &selection).map_err(Into::into)
-        })
-        .await
+        let selection = selection.clone();
+        self.read_commit(id, commit, move |repo, commit| Ok(source::tree_digest(repo, &commit.tree()?, &selection)?))
+            .await
     }
 
     /// Writes what `selection` takes of a commit's source tree into `dest`, which must be absent or empty. The
@@ -242,11 +231,10 @@ impl Mirrors {
         selection: &Selection,
         dest: &Path,
     ) -> Result<Exported, ExportError> {
-        let (commit, selection, dest) = (commit.to_owned(), selection.clone(), dest.to_owned());
-        self.read(id, move |repo| {
-            let tree = find_commit(repo, &commit)?.tree()?;
+        let (selection, dest) = (selection.clone(), dest.to_owned());
+        self.read_commit(id, commit, move |repo, commit| {
             // The outer result is the mirror's, the inner one the export's own.
-            match source::export(repo, &tree, &selection, &dest) {
+            match source::export(repo, &commit.tree()?, &selection, &dest) {
                 Err(ExportError::Git(error)) => Err(ReadFailure::Git(error)),
                 other => Ok(other),
             }
@@ -272,44 +260,70 @@ impl Mirrors {
         Arc::clone(locks.entry(id.path.clone()).or_default())
     }
 
+    async fn read_commit<T, W>(&self, id: &MirrorId, commit: &str, work: W) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        W: Fn(&Repository, &git2::Commit<'_>) -> Result<T, ReadFailure> + Send + Sync + 'static,
+    {
+        let named = commit.to_owned();
+        self.read(id, vec![commit.to_owned()], move |repo| work(repo, &find_commit(repo, &named)?)).await
+    }
+
+    /// Runs `work` over the mirror. If that fails because the mirror lacks something, `wanted` is fetched, and it is run
+    /// once more: this is what makes a mirror a mere cache.
+    async fn read<T, W>(&self, id: &MirrorId, wanted: Vec<String>, work: W) -> Result<T, ReadError>
+    where
+        T: Send + 'static,
+        W: Fn(&Repository) -> Result<T, ReadFailure> + Send + Sync + 'static,
+    {
+        let work = Arc::new(work);
+        let again = Arc::clone(&work);
+        let failed = |failure: ReadFailure| ReadError::Mirror { url: id.url.clone(), reason: failure.to_string() };
+        match self.look(id, move |repo| work(repo)).await {
+            Ok(value) => return Ok(value),
+            Err(failure) if failure.is_mended_by_fetching() => {}
+            Err(failure) => return Err(failed(failure)),
+        }
+        self.fetch(id, &wanted).await?;
+        self.look(id, move |repo| again(repo)).await.map_err(failed)
+    }
+
     /// Runs `work` over the mirror under its read lock. A mirror that turns out to be damaged is deleted, so that the
     /// next fetch builds it anew.
-    async fn read<T, W>(&self, id: &MirrorId, work: W) -> Result<T, ReadError>
+    async fn look<T, W>(&self, id: &MirrorId, work: W) -> Result<T, ReadFailure>
     where
         T: Send + 'static,
         W: FnOnce(&Repository) -> Result<T, ReadFailure> + Send + 'static,
     {
         let shared = self.lock(id).read_owned().await;
-        let asked = id.clone();
-        let result = blocking(shared, move || {
-            let repo = Repository::open_bare(&asked.path)?;
-            work(&repo)
-        })
-        .await;
-        match result {
-            Ok(value) => Ok(value),
-            Err(ReadFailure::NoCommit(commit)) => Err(ReadError::NoCommit { commit, url: id.url.clone() }),
-            Err(ReadFailure::Git(error)) => {
-                if is_damage(&error) {
-                    tracing::warn!(mirror = ?id.path, %error, "a mirror is damaged and is discarded");
-                    // Best effort: if it cannot be deleted, the next fetch meets the damage and says so.
-                    let _ = self.remove(id).await;
-                }
-                Err(ReadError::Mirror { url: id.url.clone(), reason: error.message().to_owned() })
-            }
+        let path = id.path.clone();
+        let result = blocking(shared, move || work(&Repository::open_bare(&path)?)).await;
+        if let Err(ReadFailure::Git(error)) = &result
+            && is_damage(error)
+        {
+            tracing::warn!(mirror = ?id.path, %error, "a mirror is damaged or missing and is discarded");
+            // Best effort: if it cannot be deleted, the next fetch meets the damage and says so.
+            let _ = self.remove(id).await;
         }
+        result
     }
 }
 
 /// Why a blocking read ended, before it is known which mirror it was.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadFailure {
+    #[error("commit {0} is not there")]
     NoCommit(String),
-    Git(git2::Error),
+    #[error("{}", .0.message())]
+    Git(#[from] git2::Error),
 }
 
-impl From<git2::Error> for ReadFailure {
-    fn from(error: git2::Error) -> Self {
-        Self::Git(error)
+impl ReadFailure {
+    fn is_mended_by_fetching(&self) -> bool {
+        match self {
+            Self::NoCommit(_) => true,
+            Self::Git(error) => is_damage(error),
+        }
     }
 }
 
@@ -350,12 +364,13 @@ pub(crate) fn open_or_create(path: &Path) -> Result<Repository, git2::Error> {
     }
 }
 
-/// Whether an error says that objects or refs of a repository are broken, as opposed to a lack of memory or files.
+/// Whether an error says that a mirror, its objects or refs are broken or missing, as opposed to a lack of memory, disk
+/// or permission, which building it anew would not mend.
 pub(crate) fn is_damage(error: &git2::Error) -> bool {
     matches!(
         error.class(),
         ErrorClass::Odb | ErrorClass::Object | ErrorClass::Zlib | ErrorClass::Tree | ErrorClass::Reference
-    ) || (error.class() == ErrorClass::Repository && error.code() == ErrorCode::NotFound)
+    ) || (error.code() == ErrorCode::NotFound && matches!(error.class(), ErrorClass::Repository | ErrorClass::Os))
 }
 
 fn prepare(path: &Path) -> Result<(), MirrorError> {

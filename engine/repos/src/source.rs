@@ -2,7 +2,7 @@
 //!
 //! The `.kickwheel/` folder at the root is never part of it, so that editing a workflow does not invalidate what tasks
 //! computed. Bytes are written as Git stores them: no line-ending or LFS filters, no submodules (they are reported).
-//! Whoever calls [`export`] owns the folder, and deletes a half-written one after an error.
+//! An export that fails leaves no folder behind; one that is killed does, and whoever chose the folder deletes it.
 
 use std::{
     collections::HashSet,
@@ -113,10 +113,24 @@ pub(crate) fn export(
     check_names(&entries)?;
     let links = link_targets(repo, &entries)?;
     make_empty(dest)?;
+    let written = write(repo, &entries, links, dest);
+    if written.is_err() {
+        // Best effort: the error that is returned matters more than what is left of the folder.
+        let _ = fs::remove_dir_all(dest);
+    }
+    written
+}
+
+fn write(
+    repo: &Repository,
+    entries: &[Entry],
+    link_targets: Vec<Vec<u8>>,
+    dest: &Path,
+) -> Result<Exported, ExportError> {
     let mut made = HashSet::new();
     let mut exported = Exported::default();
-    let mut links = links.into_iter();
-    for entry in &entries {
+    let mut links = link_targets.into_iter();
+    for entry in entries {
         if entry.kind == Kind::Submodule {
             exported.submodules.push(entry.path.clone());
             continue;

@@ -200,8 +200,8 @@ async fn an_unreachable_origin_is_retried_not_unknown() {
 async fn too_many_paths_are_unknown() {
     let fixture = Fixture::new();
     let blob = fixture.plumbing(&["hash-object", "-w", "--stdin"], b"x");
-    let listing: String = (0..50_001).map(|n| format!("100644 blob {blob}\tf{n}\n")).collect();
-    let tree = fixture.plumbing(&["mktree"], listing.as_bytes());
+    let listing: Vec<String> = (0..50_001).map(|n| format!("100644 blob {blob}\tf{n}\n")).collect();
+    let tree = fixture.plumbing(&["mktree"], listing.concat().as_bytes());
     let commit = fixture.plumbing(&["commit-tree", &tree, "-m", "many"], b"");
     fixture.plumbing(&["update-ref", "refs/heads/main", &commit], b"");
     let reason = fixture.changed(None, &commit, "main").await.expect_err("above the limit");

@@ -92,9 +92,9 @@ async fn a_wanted_commit_is_fetched_or_gone() {
     let error = fixture.mirrors.fetch(&id, &["11".repeat(20)]).await.expect_err("nobody has it");
     assert!(matches!(&error, FetchError::Gone { commit, .. } if *commit == "11".repeat(20)), "{error}");
     // The rest was fetched all the same.
-    fixture.mirrors.tree(&id, &present).await.expect("on a branch");
-    let error = fixture.mirrors.tree(&id, &dropped).await.expect_err("not wanted so far");
-    assert!(matches!(error, ReadError::NoCommit { .. }), "{error}");
+    fixture.run(&["cat-file", "-e", &present], id.path());
+    let lacking = fixture.command(id.path()).args(["cat-file", "-e", &dropped]).status();
+    assert!(!lacking.expect("git is installed").success(), "not wanted so far");
     fixture.mirrors.fetch(&id, &[dropped.clone(), present]).await.expect("the origin still has both");
     let tree = fixture.mirrors.tree(&id, &dropped).await.expect("just fetched");
     assert_eq!(tree, fixture.git(&["rev-parse", &format!("{dropped}^{{tree}}")]));
@@ -107,7 +107,21 @@ async fn an_abbreviated_id_names_nothing() {
     let commit = fixture.push_file("a", "1");
     let id = fixture.mirror().await;
     fixture.mirrors.fetch(&id, &[]).await.expect("reachable");
-    assert!(matches!(fixture.mirrors.tree(&id, &commit[..12]).await, Err(ReadError::NoCommit { .. })));
+    let error = fixture.mirrors.tree(&id, &commit[..12]).await.expect_err("only full ids count");
+    assert!(matches!(error, ReadError::Fetch(FetchError::Gone { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_is_read_though_nobody_fetched_it_or_the_mirror_was_deleted() {
+    let fixture = Fixture::new();
+    let commit = fixture.push_file("a", "1");
+    let tree = fixture.git(&["rev-parse", "HEAD^{tree}"]);
+    let id = fixture.mirror().await;
+    assert_eq!(fixture.mirrors.tree(&id, &commit).await.expect("fetched on demand"), tree);
+    fs::remove_dir_all(id.path()).expect("a cache");
+    assert_eq!(fixture.mirrors.tree(&id, &commit).await.expect("fetched anew"), tree);
+    fixture.mirrors.remove(&id).await.expect("our own folder");
+    assert_eq!(fixture.mirrors.head(&id).await.expect("fetched anew").expect("main").commit, commit);
 }
 
 #[tokio::test]
@@ -144,10 +158,8 @@ async fn a_damaged_mirror_is_built_anew() {
     permissions.set_readonly(false);
     fs::set_permissions(&object, permissions).expect("our own file");
     fs::write(&object, b"").expect("as after a power failure");
-    let error = fixture.mirrors.tree(&id, &commit).await.expect_err("the commit cannot be read");
-    assert!(matches!(error, ReadError::Mirror { .. }), "{error}");
-    fixture.mirrors.fetch(&id, &[]).await.expect("reachable");
     fixture.mirrors.tree(&id, &commit).await.expect("built anew");
+    fixture.run(&["fsck", "--full", "--strict"], id.path());
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ fn a_push_is_told_with_its_lines_and_options() {
     let fixture = Fixture::new();
     let binding = binding(&fixture, "churn", b"data");
     let state = install_hook(&fixture.origin(), &binding).expect("a local repository");
-    assert_eq!(state.bindings, [binding.clone()]);
+    assert_eq!(state.bindings, std::slice::from_ref(&binding));
     assert!(state.tells("churn", &binding.data) && !state.tells("other", &binding.data));
     fixture.run(&["config", "receive.advertisePushOptions", "true"], &fixture.origin());
     fixture.write(b"a", "1");
@@ -83,7 +83,7 @@ fn no_path_is_read_as_code() {
         data: fixture.dir.path().join(OsStr::from_bytes(odd)),
     };
     let state = install_hook(&fixture.origin(), &binding).expect("a local repository");
-    assert_eq!(state.bindings, [binding.clone()]);
+    assert_eq!(state.bindings, std::slice::from_ref(&binding));
     push(&fixture, "1");
     let told = told(&binding).expect("the binary was called");
     assert!(told.starts_with("args: hook|post-receive|--repo=it's $(touch pwned)\n--data=/x|--data=/"), "{told}");

@@ -157,3 +157,18 @@ async fn an_occupied_folder_is_left_alone() {
     assert!(matches!(error, ExportError::Io { .. }), "{error}");
     assert_eq!(listing(&dest), ["mine"]);
 }
+
+#[tokio::test]
+async fn an_export_survives_a_damaged_mirror_and_leaves_nothing_half_written() {
+    let fixture = Fixture::new();
+    fixture.write(b"a", "1");
+    fixture.write(b"b", "2");
+    let commit = fixture.commit("two files");
+    fixture.push("main");
+    let id = fetched(&fixture).await;
+    let blob = fixture.git(&["rev-parse", "HEAD:b"]);
+    fs::remove_file(id.path().join("objects").join(&blob[..2]).join(&blob[2..])).expect("a loose object");
+    let (exported, dest) = export(&fixture, &commit, &[]).await.expect("the mirror is built anew");
+    assert_eq!(exported.files, 2);
+    assert_eq!(listing(&dest), ["a", "b"]);
+}
