@@ -21,6 +21,9 @@ pub const PLAN_FORMAT: u32 = 1;
 /// Most tasks that one array step may expand to.
 pub const MAX_TASKS_PER_STEP: usize = 10_000;
 
+/// In `files:`, a text that begins so names a dataset of which the pinned version is meant.
+pub const DATASET_PREFIX: &str = "dataset:";
+
 /// Most times a plugin call is repeated because what it saw had changed.
 pub const MAX_CONFLICTS: u32 = 3;
 

@@ -48,7 +48,7 @@ impl<'a> Draft<'a> {
     pub fn record(&mut self, event: Event) {
         match event.step() {
             Some(step) => {
-                let state = self.changed.entry(step).or_insert_with(|| self.base.steps[step].clone());
+                let state = self.changed.entry(step).or_insert_with(|| base_step(self.base, step).clone());
                 fold_step(state, &event);
             }
             None => fold_head(&mut self.status, &mut self.cancel, &event),
@@ -58,7 +58,7 @@ impl<'a> Draft<'a> {
 
     /// A step as it is after the events so far.
     pub fn step(&self, step: StepIndex) -> &StepState {
-        self.changed.get(&step).unwrap_or(&self.base.steps[step])
+        self.changed.get(&step).unwrap_or_else(|| base_step(self.base, step))
     }
 
     /// The phase that is being executed; none once the run has finished.
@@ -78,12 +78,12 @@ impl<'a> Draft<'a> {
         self.cancel.as_ref().is_some_and(|cancel| cancel.stops(phase))
     }
 
-    /// The steps of a phase with their places.
+    /// The places of a phase's steps.
     pub fn steps_of(&self, phase: Phase) -> impl Iterator<Item = StepIndex> + use<'a> {
         (0..).zip(&self.plan.steps).filter(move |(_, step)| step.phase == phase).map(|(index, _)| index)
     }
 
-    /// Whether any step that has ended so far has failed.
+    /// The steps of these phases that have failed so far.
     pub fn failed_steps(&self, phases: &[Phase]) -> impl Iterator<Item = StepIndex> {
         (0..self.plan.steps.len())
             .filter(move |&step| phases.contains(&self.plan.steps[step].phase))
@@ -93,4 +93,10 @@ impl<'a> Draft<'a> {
     pub fn into_events(self) -> Vec<Event> {
         self.events
     }
+}
+
+/// A state without events need not have been made for this plan: its steps wait.
+fn base_step(base: &RunState, step: StepIndex) -> &StepState {
+    static WAITING: StepState = StepState::Waiting;
+    base.steps.get(step).unwrap_or(&WAITING)
 }

@@ -9,11 +9,8 @@ use super::{draft::Draft, schedule::expression_failure, scope::StepScope};
 use crate::{
     event::{Failure, FailureKind, JobProgram, RunContext, TaskSpec, Work},
     expr::{Bindings, Template, type_name},
-    plan::{Action, MAX_TASKS_PER_STEP, Matrix, MatrixValues, Step, StepIndex},
+    plan::{Action, DATASET_PREFIX, MAX_TASKS_PER_STEP, Matrix, MatrixValues, Step, StepIndex},
 };
-
-/// In `files:`, a text that begins so names a dataset.
-pub const DATASET_PREFIX: &str = "dataset:";
 
 /// Everything that the step's tasks are to do.
 pub(super) fn tasks(draft: &Draft<'_>, step: StepIndex, scope: StepScope) -> Result<Vec<TaskSpec>, Failure> {

@@ -23,13 +23,34 @@ impl ParseFault {
         let Some(first) = errors.errors.first() else { return Self::nowhere("it is no CEL expression") };
         let (line, column) = first.pos;
         let offset = byte_offset(source, line, column);
-        let message = first.msg.strip_prefix("Syntax error: ").unwrap_or(&first.msg);
-        // The grammar's list of everything that could have come instead is long and helps nobody.
-        let message = message.split(" expecting ").next().unwrap_or(message);
-        if message.contains("Recursion") {
-            return Self { message: "it nests too deeply; write it more simply".to_owned(), offset };
-        }
-        Self { message: message.to_owned(), offset }
+        Self { message: in_plain_words(&first.msg), offset }
+    }
+}
+
+/// What the parser's jargon means.
+fn in_plain_words(jargon: &str) -> String {
+    // The grammar's list of everything that could have come instead is long and helps nobody.
+    let jargon = jargon.split(" expecting ").next().unwrap_or(jargon);
+    let input = |prefix: &str| {
+        let quoted = jargon.strip_prefix(prefix)?.trim();
+        Some(quoted.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).unwrap_or(quoted).trim().to_owned())
+    };
+    if let Some(unknown) = input("token recognition error at: ") {
+        return match unknown.chars().next() {
+            Some('\'' | '"') => format!("the text that begins with {unknown} is not closed"),
+            Some('=') => "`=` is no operator; compare with `==`".to_owned(),
+            Some('&') => "`&` is no operator; write `&&`".to_owned(),
+            Some('|') => "`|` is no operator; write `||`".to_owned(),
+            Some(_) | None => format!("`{unknown}` has no meaning in an expression"),
+        };
+    }
+    let unexpected = ["mismatched input ", "extraneous input ", "no viable alternative at input "];
+    match unexpected.into_iter().find_map(input) {
+        Some(end) if end == "<EOF>" => "it ends too early".to_owned(),
+        Some(text) => format!("`{text}` is not expected here"),
+        None if jargon.contains("Recursion") => "it nests too deeply; write it more simply".to_owned(),
+        None if jargon.contains("`_?_:_`") => "`a ? b : c` is not complete".to_owned(),
+        None => jargon.strip_prefix("Syntax error: ").unwrap_or(jargon).to_owned(),
     }
 }
 
@@ -55,13 +76,17 @@ pub(super) fn execution(error: &ExecutionError) -> String {
             arithmetic(operator, &left.type_of().to_string(), &right.type_of().to_string())
         }
         ExecutionError::NoSuchOverload(overload) => match overload.argument_types() {
+            [operand, _] if symbol(overload.function()) == "." => format!("a value of type {operand} has no fields"),
             [left, right] if is_operator(overload.function()) => arithmetic(overload.function(), left, right),
-            types => format!("`{}` does not take ({})", overload.function(), types.join(", ")),
+            types => format!("`{}` does not take ({})", symbol(overload.function()), types.join(", ")),
         },
         ExecutionError::IndexOutOfBounds(index) => format!("index {} is out of bounds", plain(index)),
         ExecutionError::DivisionByZero(_) | ExecutionError::RemainderByZero(_) => "it divides by zero".to_owned(),
         ExecutionError::Overflow(..) => "a number becomes too large for 64 bits".to_owned(),
-        ExecutionError::InternalError(message) | ExecutionError::FunctionError { message, .. } => message.clone(),
+        ExecutionError::UnexpectedType { got, want } => format!("it has a value of type {got} where {want} is needed"),
+        ExecutionError::InternalError(message) | ExecutionError::FunctionError { message, .. } => {
+            message.split_whitespace().collect::<Vec<_>>().join(" ")
+        }
         other => other.to_string(),
     }
 }
@@ -70,9 +95,12 @@ fn is_operator(function: &str) -> bool {
     function.starts_with('_') || function.starts_with('@')
 }
 
+/// The CEL crate names operators and types in two ways each.
 fn arithmetic(operator: &str, left: &str, right: &str) -> String {
-    let symbol = operator.trim_matches(['_', '@']);
-    let numeric = |ty: &str| matches!(ty, "int" | "uint" | "double" | "float");
+    let symbol = symbol(operator);
+    let cel_name = |ty| if ty == "float" { "double" } else { ty };
+    let (left, right) = (cel_name(left), cel_name(right));
+    let numeric = |ty: &str| matches!(ty, "int" | "uint" | "double");
     let hint = if left != right && numeric(left) && numeric(right) {
         "; arithmetic does not mix whole and other numbers: convert one with `double(…)` or `int(…)`"
     } else if [left, right].contains(&"null_type") || [left, right].contains(&"null") {
@@ -81,6 +109,17 @@ fn arithmetic(operator: &str, left: &str, right: &str) -> String {
         ""
     };
     format!("`{symbol}` does not take {left} and {right}{hint}")
+}
+
+fn symbol(operator: &str) -> &str {
+    match operator.trim_matches(['_', '@']) {
+        "add" => "+",
+        "sub" => "-",
+        "mul" => "*",
+        "div" => "/",
+        "rem" => "%",
+        other => other,
+    }
 }
 
 fn plain(value: &cel::Value) -> String {

@@ -23,8 +23,9 @@ pub const MAX_BRACKETS: usize = 32;
 /// Deepest syntax tree: of `a + b + c` it has one level per operator.
 pub const MAX_DEPTH: usize = 64;
 
-/// Deepest nesting of `map`, `filter`, `exists` and their like: each level multiplies the work of the one around it.
-pub const MAX_COMPREHENSIONS: usize = 3;
+/// Deepest nesting of `map`, `filter`, `exists` and their like: each level multiplies the work of the one around it. One
+/// after another, as in `a.filter(…).map(…)`, they do not nest.
+pub const MAX_COMPREHENSIONS: usize = 2;
 
 /// Up to this depth an expression is evaluated on its caller's stack. A level can take 60 KiB in an unoptimised build, and
 /// callers have 2 MiB.
@@ -115,10 +116,18 @@ impl Shape {
         let mut shape = Self { depth: 0, comprehensions: 0 };
         let mut open = vec![(root, 1, 0)];
         while let Some((node, depth, outer)) = open.pop() {
-            let comprehensions = outer + usize::from(matches!(node.expr, Ast::Comprehension(_)));
             shape.depth = shape.depth.max(depth);
-            shape.comprehensions = shape.comprehensions.max(comprehensions);
-            references::for_each_child(node, |child| open.push((child, depth + 1, comprehensions)));
+            let range = match &node.expr {
+                Ast::Comprehension(comprehension) => Some(&comprehension.iter_range),
+                _ => None,
+            };
+            let inside = outer + usize::from(range.is_some());
+            shape.comprehensions = shape.comprehensions.max(inside);
+            references::for_each_child(node, |child| {
+                // The range is evaluated once, before the loop.
+                let once = range.is_some_and(|range| std::ptr::eq(range, child));
+                open.push((child, depth + 1, if once { outer } else { inside }));
+            });
         }
         shape
     }

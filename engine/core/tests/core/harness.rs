@@ -110,9 +110,12 @@ fn play(plan: &Plan, state: &mut RunState, line: &Line, number: usize) -> Vec<Ev
         apply(state, plan, event);
         assert_eq!(state.seq, seq + 1, "an event has one sequence number");
     }
-    let owed: Vec<String> = outstanding(plan, state).iter().map(|command| tell_command(plan, command)).collect();
-    assert_eq!(owed, line.owed, "commands after line {number}");
+    assert_eq!(tell_owed(plan, state), line.owed, "commands after line {number}");
     events
+}
+
+fn tell_owed(plan: &Plan, state: &RunState) -> Vec<String> {
+    outstanding(plan, state).iter().map(|command| tell_command(plan, command)).collect()
 }
 
 /// As recovery does: from the journal's stored form and nothing else.
@@ -120,7 +123,9 @@ fn fold(plan: &Plan, journal: &[Event]) -> RunState {
     let stored = serde_json::to_string(journal).expect("events serialise");
     let journal: Vec<Event> = serde_json::from_str(&stored).expect("and come back");
     let mut state = RunState::new(plan.steps.len());
-    journal.iter().for_each(|event| apply(&mut state, plan, event));
+    for event in &journal {
+        apply(&mut state, plan, event);
+    }
     state
 }
 
@@ -146,6 +151,7 @@ fn crashed_after(plan: &Plan, story: &[Line], crash: usize) {
         journal.extend(play(plan, &mut state, line, number));
         if number == crash {
             state = fold(plan, &journal);
+            assert_eq!(tell_owed(plan, &state), line.owed, "recovery performs what was not acted upon");
         }
     }
     assert_eq!(state, fold(plan, &journal), "after a crash behind line {crash}");

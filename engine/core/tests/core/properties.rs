@@ -386,8 +386,11 @@ impl<'p> World<'p> {
     }
 
     fn journal_is_whole(&self) {
+        let stored = serde_json::to_string(&self.journal).expect("events serialise");
+        let read: Vec<Event> = serde_json::from_str(&stored).expect("and come back");
+        assert_eq!(read, self.journal);
         let mut folded = RunState::new(self.plan.steps.len());
-        for (seq, event) in (0..).zip(&self.journal) {
+        for (seq, event) in (0..).zip(&read) {
             assert_eq!(folded.seq, seq);
             apply(&mut folded, self.plan, event);
         }
