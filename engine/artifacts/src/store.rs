@@ -374,3 +374,20 @@ pub(crate) async fn blocking<T: Send + 'static>(
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_changed_between_hashing_and_sending_is_not_stored() {
+        let folder = tempfile::tempdir().expect("temporary folders can be made");
+        let store = Artifacts::local(folder.path().join("store")).expect("a store can be made");
+        let path = folder.path().join("file");
+        fs::write(&path, "after").expect("it can be written");
+        let (before, source) = (Digest::of(b"before"), File::open(&path).expect("it is there"));
+        let sent = store.upload(&before, 5, source, &path).await;
+        assert!(matches!(sent, Err(ArtifactError::Changed(_))), "{sent:?}");
+        assert!(!store.exists(&before).await.expect("it can be asked"));
+    }
+}

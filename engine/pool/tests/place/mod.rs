@@ -1,7 +1,7 @@
 //! A place to try a pool in: a temporary data folder, the runner that is built from this tree, and what jobs need.
 //!
-//! Everything that a test starts ends with it, by process id: the agent named in its lock and the runners named in their
-//! claims (whose jobs the kernel ends with them).
+//! Everything that a test starts ends with it, by process id: whatever names the place's own temporary folder in its
+//! arguments or environment.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ use kickwheel_artifacts::Artifacts;
 use kickwheel_pool::{Capacity, LocalConfig, LocalPool, Observed, Pool, Request};
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
-    runner::{Claim, JobResult, JobSpec, PROTOCOL, ProcessStat, Program},
+    runner::{JobResult, JobSpec, PROTOCOL, ProcessStat, Program},
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -136,14 +136,16 @@ impl Drop for Place {
         if let Some(agent) = self.agent() {
             kill(agent);
         }
-        let Ok(attempts) = fs::read_dir(self.folder.path().join("pool/local/attempts")) else { return };
-        for attempt in attempts.flatten() {
-            let claim = fs::read(attempt.path().join("claim.json")).unwrap_or_default();
-            if let Ok(claim) = serde_json::from_slice::<Claim>(&claim)
-                && claim.pid != std::process::id()
-                && stat(claim.pid).is_some_and(|stat| stat.start_ticks == claim.start_ticks)
-            {
-                kill(claim.pid);
+        // Runners have the folder in their arguments, jobs in their environment.
+        let folder = self.folder.path().as_os_str().as_encoded_bytes();
+        for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+            let has = |file: &str| {
+                let text = fs::read(process.path().join(file)).unwrap_or_default();
+                text.windows(folder.len()).any(|window| window == folder)
+            };
+            if pid != std::process::id() && (has("cmdline") || has("environ")) {
+                kill(pid);
             }
         }
     }
