@@ -30,6 +30,7 @@ impl ParseFault {
 /// What the parser's jargon means.
 fn in_plain_words(jargon: &str) -> String {
     // The grammar's list of everything that could have come instead is long and helps nobody.
+    let jargon = jargon.strip_prefix("Syntax error: ").unwrap_or(jargon);
     let jargon = jargon.split(" expecting ").next().unwrap_or(jargon);
     let input = |prefix: &str| {
         let quoted = jargon.strip_prefix(prefix)?.trim();
@@ -50,7 +51,7 @@ fn in_plain_words(jargon: &str) -> String {
         Some(text) => format!("`{text}` is not expected here"),
         None if jargon.contains("Recursion") => "it nests too deeply; write it more simply".to_owned(),
         None if jargon.contains("`_?_:_`") => "`a ? b : c` is not complete".to_owned(),
-        None => jargon.strip_prefix("Syntax error: ").unwrap_or(jargon).to_owned(),
+        None => jargon.to_owned(),
     }
 }
 
