@@ -243,25 +243,26 @@ async fn move_on(tx: &mut Tx<'_>, sql: &'static str, rows: Vec<Value>) -> Applie
     if moved == rows.len() as u64 {
         return Ok(());
     }
-    // Rare: find out which, for the message.
+    // Rare: find out which, for the message. A row that did move stands behind its last event now.
     for row in &rows {
-        let (shard, run, first) = (row[0].as_u64(), row[1].as_str(), row[2].as_u64());
-        let (Some(shard), Some(run), Some(first)) = (shard, run, first) else { continue };
+        let (Some(shard), Some(run)) = (row[0].as_u64(), row[1].as_str()) else { continue };
+        let (Some(first), Some(next)) = (row[2].as_u64(), row[3].as_u64()) else { continue };
         let found = tx
             .conn
             .fetch_one("SELECT next_seq, sealed FROM runs WHERE shard = $1 AND run = $2", [shard.into(), run.into()])
             .await?;
-        match found {
-            None => return Err(stale(format!("run {run} does not exist in shard {shard}"))),
-            Some(row) if row.flag("sealed")? => return Err(stale(format!("run {run} has ended and is sealed"))),
-            // Those that did move stand behind their first event now.
-            Some(row) if row.uint("next_seq")? < first => {
-                return Err(wrong_seq(run, first, row.uint("next_seq")?));
-            }
-            Some(_) => {}
+        let Some(found) = found else {
+            return Err(stale(format!("run {run} does not exist in shard {shard}")));
+        };
+        if found.flag("sealed")? {
+            return Err(stale(format!("run {run} has ended and is sealed")));
+        }
+        let stands_at = found.uint("next_seq")?;
+        if moved == 0 || stands_at != next {
+            return Err(wrong_seq(run, first, stands_at));
         }
     }
-    Err(stale("a run's journal has gone on".to_owned()))
+    Err(stale("the journal of one of the unit's runs has gone on"))
 }
 
 /// Creates a run, once per workflow, event and generation.
