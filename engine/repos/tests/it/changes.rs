@@ -211,11 +211,8 @@ async fn too_many_paths_are_unknown() {
 #[tokio::test]
 async fn a_thousand_files_are_quick() {
     let fixture = Fixture::new();
-    for n in 0..1_000 {
-        fixture.write(format!("d{}/f{n}", n % 20).as_bytes(), &n.to_string());
-    }
-    let first = fixture.commit("many");
-    fixture.push("main");
+    let files: Vec<_> = (0..1_000).map(|n| (format!("d{}/f{n}", n % 20), n.to_string())).collect();
+    let first = fixture.import(&files);
     let id = fixture.mirror().await;
     let start = Instant::now();
     let Fetched { head, .. } = fixture.mirrors.fetch(&id, &[]).await.expect("the origin is reachable");

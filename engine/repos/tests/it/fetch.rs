@@ -46,24 +46,25 @@ async fn branches_and_tags_are_followed_and_forgotten() {
 async fn the_mirror_passes_gits_own_check() {
     let fixture = Fixture::new();
     // Enough for a pack at first, then few enough to travel one by one.
-    for n in 0..1_200 {
-        fixture.write(format!("d{}/f{n}", n % 7).as_bytes(), &n.to_string());
-    }
-    fixture.commit("many");
-    fixture.git(&["tag", "-a", "-m", "x", "v1"]);
-    fixture.push("main");
-    fixture.push("refs/tags/v1");
+    let files: Vec<_> = (0..1_200).map(|n| (format!("d{}/f{n}", n % 7), n.to_string())).collect();
+    fixture.import(&files);
+    fixture.run(&["tag", "-a", "-m", "x", "v1", "main"], &fixture.origin());
     let id = fixture.mirror().await;
     fixture.mirrors.fetch(&id, &[]).await.expect("reachable");
-    fixture.push_file("d1/one-more", "x");
-    fixture.git(&["tag", "-a", "-m", "y", "v2", "v1"]);
-    fixture.push("refs/tags/v2");
+    fixture.git(&["fetch", "-q", "origin"]);
+    fixture.git(&["reset", "-q", "--hard", "origin/main"]);
+    let commit = fixture.push_file("d1/one-more", "x");
+    fixture.run(&["tag", "-a", "-m", "y", "v2", "v1"], &fixture.origin());
     fixture.mirrors.fetch(&id, &[]).await.expect("reachable");
     fixture.run(&["fsck", "--full", "--strict"], id.path());
     let packs = fs::read_dir(id.path().join("objects/pack")).expect("a folder");
     let packs = packs.filter(|f| f.as_ref().is_ok_and(|f| f.path().extension().is_some_and(|e| e == "pack"))).count();
     assert_eq!(packs, 1);
-    assert_eq!(fixture.run(&["rev-parse", "main"], id.path()), fixture.git(&["rev-parse", "main"]));
+    assert_eq!(fixture.run(&["rev-parse", "main"], id.path()), commit);
+    assert_eq!(
+        fixture.run(&["rev-parse", "v2^{commit}^{tree}"], id.path()),
+        fixture.git(&["rev-parse", "main~1^{tree}"])
+    );
 }
 
 #[tokio::test]

@@ -102,6 +102,16 @@ impl Fixture {
         self.run(&["gc", "-q", "--prune=now"], &self.origin());
     }
 
+    /// Commits `files` (path and content) straight to the origin's `main`, in one process whatever their number.
+    pub fn import(&self, files: &[(String, String)]) -> String {
+        let mut stream = "commit refs/heads/main\ncommitter Ada <ada@example.org> 1 +0000\ndata 0\n".to_owned();
+        for (path, content) in files {
+            stream += &format!("M 100644 inline {path}\ndata {}\n{content}\n", content.len());
+        }
+        self.plumbing(&["fast-import", "--quiet"], stream.as_bytes());
+        self.run(&["rev-parse", "main"], &self.origin())
+    }
+
     /// The changed paths of a push, as text that shows every byte.
     pub async fn changed(&self, before: Option<&str>, after: &str, branch: &str) -> Result<Vec<String>, String> {
         let range = PushRange {
