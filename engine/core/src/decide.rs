@@ -1,9 +1,9 @@
 //! What happens next: the only place where a run's future is chosen.
 //!
-//! Each input is one function that records events in a [`draft::Draft`] and, where a step has ended, lets
-//! [`schedule::advance`] find everything that follows at once. Nothing here evaluates twice what an event has recorded.
+//! Each input is one function that records events in a `Draft` and, where a step has ended, lets `schedule::advance` find
+//! everything that follows at once. Nothing here evaluates twice what an event has recorded.
 //!
-//! Next: [`mod@schedule`] (needs, conditions, phases), `ending` (retries and budgets), `cancel`, `expand` (steps into
+//! Next: `schedule` (needs, conditions, phases), `ending` (retries and budgets), `cancel`, `expand` (steps into
 //! tasks), `scope` (what expressions read).
 
 mod cancel;

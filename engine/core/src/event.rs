@@ -1,7 +1,8 @@
 //! The journal: facts, and how they fold into a state.
 //!
 //! An event says what was decided, with every evaluated expression in it, so that folding never evaluates anything and a
-//! newer binary never decides the past again.
+//! newer binary never decides the past again. How they fold is in `event/fold.rs`; what may follow what, for tests, in
+//! `event/legal.rs`.
 
 mod fold;
 mod legal;

@@ -12,7 +12,7 @@
 //! Deliberately absent: clocks, randomness, I/O, tokio, SQL, WASM. Time and ids come in with the input.
 //!
 //! Read in this order: [`plan`], [`state`], [`event`], [`mod@decide`]; then [`expr`] for `${{ }}` and [`filter`] for what
-//! makes an event start a workflow.
+//! makes an event start a workflow. How a run unfolds is told as stories in `tests/core/scenarios.rs`.
 
 pub mod command;
 pub mod decide;

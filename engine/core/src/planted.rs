@@ -1,6 +1,6 @@
 //! Ten bugs that can be switched on, one at a time, to prove that the tests notice them.
 //!
-//! Without the feature `planted-bugs`, [`planted`] is a constant `false` and nothing of this is in the binary. Each call of
+//! Without the feature `planted-bugs`, `planted` is a constant `false` and nothing of this is in the binary. Each call of
 //! it marks the place of one bug; what each does is told where the tests plant them.
 
 #[cfg(feature = "planted-bugs")]

@@ -63,10 +63,10 @@ fn begin(draft: &mut Draft<'_>, step: StepIndex) {
         return draft.record(Event::StepSkipped { step, reason, at });
     }
     let mut scope = StepScope::of(draft, step);
-    match condition_holds(draft, step, &mut scope) {
+    match refusal(draft, step, &mut scope) {
         Err(error) => draft.record(Event::StepFailed { step, failure: expression_failure(&error), at }),
-        Ok(Err(reason)) => draft.record(Event::StepSkipped { step, reason, at }),
-        Ok(Ok(())) => match expand::tasks(draft, step, scope) {
+        Ok(Some(reason)) => draft.record(Event::StepSkipped { step, reason, at }),
+        Ok(None) => match expand::tasks(draft, step, scope) {
             Err(failure) => draft.record(Event::StepFailed { step, failure, at }),
             Ok(tasks) => {
                 let empty = tasks.is_empty();
@@ -91,12 +91,12 @@ fn obstacle(draft: &Draft<'_>, step: StepIndex) -> Option<String> {
     }
 }
 
-/// Evaluates `if:`; the inner error says why the step is skipped.
-fn condition_holds(draft: &Draft<'_>, step: StepIndex, scope: &mut StepScope) -> Result<Result<(), String>, ExprError> {
-    let Some(condition) = &draft.plan.steps[step].condition else { return Ok(Ok(())) };
+/// Evaluates `if:`. When it is false, that is why the step does not run.
+fn refusal(draft: &Draft<'_>, step: StepIndex, scope: &mut StepScope) -> Result<Option<String>, ExprError> {
+    let Some(condition) = &draft.plan.steps[step].condition else { return Ok(None) };
     scope.bindings.allow_failure_functions(failed_before(draft, step));
     let holds = condition.expr.evaluate_bool_in(&scope.bindings)?;
-    Ok(if holds { Ok(()) } else { Err(format!("its condition is false: {}", condition.expr.source())) })
+    Ok((!holds).then(|| format!("its condition is false: {}", condition.expr.source())))
 }
 
 /// Why a step did not run after a cancel.

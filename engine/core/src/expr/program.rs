@@ -5,7 +5,10 @@
 //! its own because its appetite depends on the grammar rather than on us. The time of an evaluation is bounded by how
 //! deeply comprehensions nest.
 
-use std::thread;
+use std::{
+    panic::{self, AssertUnwindSafe},
+    thread,
+};
 
 use cel::{
     ExecutionError, Program, Value,
@@ -46,10 +49,13 @@ pub(super) struct Compiled {
 impl Compiled {
     /// Evaluates it.
     pub fn execute(&self, bindings: &Bindings) -> Result<Value, ExecutionError> {
-        if self.depth <= SHALLOW {
-            return self.program.execute(&bindings.context());
+        let execute = || self.program.execute(&bindings.context());
+        if self.depth > SHALLOW {
+            return on_deep_stack(execute).map_err(ExecutionError::InternalError)?;
         }
-        on_deep_stack(|| self.program.execute(&bindings.context())).map_err(ExecutionError::InternalError)?
+        // Nothing is changed by an evaluation, so nothing can be left half changed by a panic.
+        panic::catch_unwind(AssertUnwindSafe(execute))
+            .unwrap_or_else(|_panic| Err(ExecutionError::InternalError(GAVE_UP.to_owned())))
     }
 }
 
@@ -71,7 +77,6 @@ pub(super) fn compile(source: &str) -> Result<Compiled, ParseFault> {
     let program = on_deep_stack(|| parse(source)).map_err(ParseFault::nowhere)??;
     let depth = Shape::of(program.expression()).depth;
     let variables = references::variables(program.expression());
-
     Ok(Compiled { program, variables, depth })
 }
 
@@ -92,6 +97,9 @@ fn parse(source: &str) -> Result<Program, ParseFault> {
     Ok(program)
 }
 
+/// What is said when the CEL crate panics.
+const GAVE_UP: &str = "the CEL library gave up on it; write it more simply";
+
 /// Runs `body` with room for recursion; a panic of the CEL crate becomes a message instead of the engine's end.
 fn on_deep_stack<T: Send>(body: impl FnOnce() -> T + Send) -> Result<T, String> {
     thread::scope(|scope| {
@@ -100,7 +108,7 @@ fn on_deep_stack<T: Send>(body: impl FnOnce() -> T + Send) -> Result<T, String> 
             .stack_size(STACK_BYTES)
             .spawn_scoped(scope, body)
             .map_err(|error| format!("no thread could be started for it: {error}"))?;
-        thread.join().map_err(|_panic| "the CEL library gave up on it; write it more simply".to_owned())
+        thread.join().map_err(|_panic| GAVE_UP.to_owned())
     })
 }
 
