@@ -36,3 +36,6 @@ pub use lease::ShardLease;
 pub use open::{DEFAULT_LEASE, DEFAULT_SHARDS, Options};
 pub use store::{Health, Member, Store};
 pub use write::{Write, Written};
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,8 @@ const COLLISIONS: u32 = 3;
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait.
 const BACKOFF_LAST: Duration = Duration::from_secs(5);
+/// How long saying goodbye to a server may take.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// Length of what a probe writes: enough that a full disk shows.
 const PROBE_BYTES: usize = 16 * 1024;
 
@@ -134,9 +136,11 @@ impl Writer {
         self.close().await;
     }
 
+    /// Lets go of the connection. A server that is away is not waited for.
     async fn close(&mut self) {
+        self.seqs.clear();
         if let Some(conn) = self.conn.take() {
-            conn.close().await;
+            let _ = tokio::time::timeout(CLOSE_LIMIT, conn.close()).await;
         }
     }
 
@@ -207,11 +211,11 @@ impl Writer {
                     return all(WriteError::Unavailable { reason });
                 }
                 Outcome::Away(reason) => {
-                    self.lost(&reason);
+                    self.lost(&reason).await;
                     return all(WriteError::Unavailable { reason });
                 }
                 Outcome::Unknown(reason) => {
-                    self.lost(&reason);
+                    self.lost(&reason).await;
                     return all(WriteError::Unknown { reason });
                 }
             }
@@ -262,12 +266,12 @@ impl Writer {
         if let Err(error) = conn.script("ROLLBACK").await
             && !error.to_string().contains("no transaction is active")
         {
-            self.conn = None;
+            self.close().await;
         }
     }
 
     async fn connect(&mut self) -> Result<(), String> {
-        self.check_file();
+        self.check_file().await;
         if self.conn.is_some() {
             return Ok(());
         }
@@ -292,10 +296,10 @@ impl Writer {
     }
 
     /// Lets go of a connection whose file is no longer where it was.
-    fn check_file(&mut self) {
+    async fn check_file(&mut self) {
         let Some(now) = self.target.file_identity() else { return };
         if self.conn.is_some() && now.ok() != self.file {
-            self.conn = None;
+            self.close().await;
         }
     }
 
@@ -304,7 +308,7 @@ impl Writer {
         let conn = self.conn.as_mut().expect("connected before");
         if let Err(error) = conn.begin().await {
             let reason = error.to_string();
-            self.lost(&reason);
+            self.lost(&reason).await;
             return Err(WriteError::Unavailable { reason });
         }
         let failed = match request.apply(conn).await {
@@ -320,11 +324,11 @@ impl Writer {
         self.rollback().await;
         Err(match failed {
             Outcome::Unknown(reason) => {
-                self.lost(&reason);
+                self.lost(&reason).await;
                 WriteError::Unknown { reason }
             }
             Outcome::Full(reason) | Outcome::Collision(reason) | Outcome::Away(reason) => {
-                self.lost(&reason);
+                self.lost(&reason).await;
                 WriteError::Unavailable { reason }
             }
             Outcome::Answered(_) | Outcome::Mixed => {
@@ -359,9 +363,8 @@ impl Writer {
         });
     }
 
-    fn lost(&mut self, reason: &str) {
-        self.conn = None;
-        self.seqs.clear();
+    async fn lost(&mut self, reason: &str) {
+        self.close().await;
         self.paused(reason);
     }
 

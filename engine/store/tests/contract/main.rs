@@ -13,6 +13,8 @@ mod fixture;
 mod group_commit;
 mod lanes;
 mod leases;
+mod opening;
+mod outage;
 mod runs;
 
 use std::{panic::AssertUnwindSafe, pin::Pin};
