@@ -144,6 +144,16 @@ fn files_are_artifacts_or_pinned_datasets() {
 }
 
 #[test]
+fn a_list_of_artifacts_becomes_a_folder_in_the_order_of_the_list() {
+    let draft = step("a").file("in", json!("${{ datasets.raw.files }}")).file("more", json!(["dataset:raw"]));
+    let files = works(draft).expect("all have values").remove(0)["files"].take();
+    let paths: Vec<&String> = files.as_object().expect("files are a map").keys().collect();
+    assert_eq!(paths, ["in/0000-a.csv", "in/0001-b.csv", "more/0000"]);
+    assert_eq!(files["in/0001-b.csv"]["path"], "b.csv");
+    assert!(works_error(step("a").file("in", json!("${{ [1] }}"))).starts_with("use `files.in[0]`: it gives a whole"));
+}
+
+#[test]
 fn commands_and_arguments_are_evaluated() {
     let container =
         works(step("a").container(json!(["train", "--epochs", "${{ inputs.epochs }}"]))).expect("it has values");
