@@ -4,8 +4,10 @@
 //! its place. The checker walks CEL's syntax tree ([`infer`]), says what is certainly wrong, and finds out which steps
 //! and datasets are read. What it cannot know it lets pass: a value of unknown shape may be used in any way.
 
+mod facts;
 mod functions;
 mod infer;
+mod places;
 mod types;
 
 use std::ops::Range;
@@ -14,7 +16,8 @@ use kickwheel_core::expr::{Expr, ExprError};
 use kickwheel_core::plan::{InputType, Phase};
 
 pub(crate) use self::{
-    infer::{Facts, section},
+    facts::Facts,
+    infer::section,
     types::{Member, Owner, Record, Type, artifact, event, input, task},
 };
 use crate::{
@@ -53,7 +56,7 @@ pub(crate) enum Wanted {
     List,
     /// `env`, `command` and texts around expressions.
     Scalar,
-    /// `files`.
+    /// `files`: an artifact, or a list of them, which becomes a folder.
     Artifact,
     /// An argument of a plugin, of this declared type.
     Argument(Argument),
@@ -151,7 +154,7 @@ pub(crate) fn check(pending: &Pending<'_>, scope: &Scope<'_>, report: &mut Repor
     };
     let mut inference = infer::Inference::new(pending.expr.source(), program.source_info(), scope);
     let ty = inference.run(program.expression());
-    let facts_if_true = inference.facts_if(program.expression(), true);
+    let facts_if_true = facts::facts_if(scope, program.expression(), true);
     for problem in inference.problems {
         let span = pending.span(source, problem.part);
         let help = problem.help.map(|help| help.text(report));
@@ -181,11 +184,7 @@ fn mismatch(ty: &Type, wanted: Wanted) -> Option<(&'static str, Option<&'static 
         Wanted::List => (class != Class::List).then_some(("a list", Some("an axis takes each value in turn"))),
         Wanted::Scalar => (!scalar).then_some(("a text, number or boolean", None)),
         Wanted::Artifact => match class {
-            Class::Map => None,
-            Class::List => Some((
-                "one artifact",
-                Some("this is one per task: pick one as `[0]`, or let a matrix run over the list"),
-            )),
+            Class::Map | Class::List => None,
             Class::Text | Class::Number | Class::Boolean => Some((
                 "an artifact",
                 Some(
@@ -199,7 +198,7 @@ fn mismatch(ty: &Type, wanted: Wanted) -> Option<(&'static str, Option<&'static 
         Wanted::Argument(Argument::List) => (class != Class::List).then_some(("a list", None)),
         Wanted::Argument(Argument::Map) => (class != Class::Map).then_some(("a map", None)),
         Wanted::Argument(Argument::Reference) => {
-            (class != Class::Text).then_some(("a text such as `model:NAME@STAGE`", None))
+            (!matches!(class, Class::Text | Class::Map)).then_some(("a text such as `model:NAME@STAGE`", None))
         }
         Wanted::Input(InputType::String) => {
             (class != Class::Text).then_some(("a text", Some("convert it with `string(…)`")))

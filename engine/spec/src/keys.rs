@@ -154,7 +154,11 @@ pub(crate) const STEP: Table = Table {
         key("retry", Shape::Either(&[Shape::Count, Shape::Map(&RETRY)]), "How failures are repeated."),
         key("timeout", Shape::Duration, "Longest time of one attempt."),
         key("env", Shape::Named(&Shape::Any), "Environment of the job."),
-        key("files", Shape::Named(&Shape::Text), "Paths in the work folder, and the artifact that is laid there."),
+        key(
+            "files",
+            Shape::Named(&Shape::Texts),
+            "Paths in the work folder, and what is laid there: a list makes a folder.",
+        ),
         key("outputs", Shape::Named(&Shape::Either(&[Shape::Text, Shape::Map(&OUTPUT)])), "What later steps may read."),
         key("source", Shape::Texts, "Globs that narrow the source tree."),
         key("cache", Shape::Boolean, "Whether an unchanged task is taken from the cache."),

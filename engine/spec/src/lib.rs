@@ -21,7 +21,7 @@ mod graph;
 mod keys;
 mod plugins;
 mod raw;
-// pub mod schema;
+pub mod schema;
 mod values;
 mod workflow;
 

@@ -11,10 +11,11 @@
 mod locate;
 mod scalar;
 
-use std::{collections::HashMap, ops::Range};
+use std::{cell::OnceCell, collections::HashMap, ops::Range};
 
+use locate::Places;
 use serde_json::Value;
-use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, Tag};
+use serde_saphyr::granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag};
 
 use crate::diagnostic::{Code, Report};
 
@@ -55,6 +56,8 @@ pub(crate) enum Kind {
 pub(crate) struct Text {
     pub value: String,
     style: ScalarStyle,
+    /// Computed when the first mistake in it is found, and kept: a text may hold thousands.
+    places: OnceCell<Places>,
 }
 
 /// A key and its value. Keys are taken as they were written: `1:` is the text `1`.
@@ -108,7 +111,11 @@ impl Node {
     /// The bytes of the source that hold `range` of this text.
     pub fn span_within(&self, source: &str, range: Range<usize>) -> Range<usize> {
         match &self.kind {
-            Kind::Text(text) => locate::span(source, &self.span, text.style, &text.value, range),
+            Kind::Text(text) => {
+                let written = source.get(self.span.clone()).unwrap_or_default();
+                let span = text.places.get_or_init(|| Places::of(written, text.style, &text.value)).span(range);
+                self.span.start + span.start..self.span.start + span.end
+            }
             Kind::Null | Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::List(_) | Kind::Map(_) => {
                 self.span.clone()
             }
@@ -139,7 +146,11 @@ pub(crate) fn parse(report: &mut Report<'_>) -> Option<Node> {
             }
             Err(error) => {
                 let at = error.marker().byte_offset().unwrap_or(source.len());
-                report.error(Code::YamlSyntax, at..at, format!("this is not YAML: {}", error.info()));
+                if matches!(error.kind(), ErrorKind::RecursionLimitExceeded) {
+                    too_deep(at..at, report);
+                } else {
+                    report.error(Code::YamlSyntax, at..at, format!("this is not YAML: {}", error.info()));
+                }
                 return None;
             }
         }
@@ -358,7 +369,7 @@ fn scalar_node(text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Range<us
             style != ScalarStyle::Plain
         }
     };
-    let as_text = || Kind::Text(Text { value: text.to_owned(), style });
+    let as_text = || Kind::Text(Text { value: text.to_owned(), style, places: OnceCell::new() });
     let kind = if is_text {
         as_text()
     } else {

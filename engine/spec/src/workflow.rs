@@ -6,6 +6,7 @@
 
 mod check;
 mod inputs;
+mod job;
 mod reader;
 mod step;
 mod triggers;

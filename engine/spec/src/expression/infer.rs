@@ -1,8 +1,7 @@
 //! What an expression gives, found by walking its syntax tree.
 //!
-//! Two things need more than types. A field that may be missing is allowed where the expression has made sure of it:
-//! `has(x.y)` and `event.type == "…"` become [`Facts`] on the side where they hold. And each mistake is to be shown at
-//! its own word: CEL knows the place of operators, dots and brackets, from which the word beside them is found.
+//! Each mistake is shown at its own word ([`super::places`]), and a field that may be missing is allowed where the
+//! expression has made sure of it ([`super::facts`]).
 
 use std::{ops::Range, rc::Rc};
 
@@ -18,34 +17,15 @@ use kickwheel_core::{
 
 use super::{
     Scope,
+    facts::{Facts, facts_if, path_of},
     functions::{MACROS, STANDARD, TYPE_NAMES},
+    places::{Places, symbol},
     types::{Class, Member, Owner, Record, Type, dataset},
 };
 use crate::{
     diagnostic::{Code, Report, nearest},
     values,
 };
-
-/// What has been made sure of.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Facts {
-    /// Paths such as `event.data.branch` that are there.
-    present: Vec<String>,
-    /// The event types that are left.
-    event_types: Option<Vec<String>>,
-}
-
-impl Facts {
-    fn and(&self, more: &Self) -> Self {
-        let mut both = self.clone();
-        both.present.extend(more.present.iter().cloned());
-        both.event_types = match (both.event_types, &more.event_types) {
-            (Some(mine), Some(theirs)) => Some(mine.into_iter().filter(|ty| theirs.contains(ty)).collect()),
-            (mine, theirs) => mine.or_else(|| theirs.clone()),
-        };
-        both
-    }
-}
 
 /// A mistake in an expression.
 pub(super) struct Problem {
@@ -73,7 +53,7 @@ impl Help {
 
 pub(super) struct Inference<'e, 's> {
     source: &'e str,
-    info: &'e SourceInfo,
+    places: Places<'e>,
     scope: &'e Scope<'s>,
     /// Names that comprehensions bind, innermost last.
     locals: Vec<(String, Type)>,
@@ -84,28 +64,42 @@ pub(super) struct Inference<'e, 's> {
 
 impl<'e, 's> Inference<'e, 's> {
     pub fn new(source: &'e str, info: &'e SourceInfo, scope: &'e Scope<'s>) -> Self {
-        Self { source, info, scope, locals: Vec::new(), problems: Vec::new(), steps: Vec::new(), datasets: Vec::new() }
+        Self {
+            source,
+            places: Places::new(source, info),
+            scope,
+            locals: Vec::new(),
+            problems: Vec::new(),
+            steps: Vec::new(),
+            datasets: Vec::new(),
+        }
     }
 
     pub fn run(&mut self, root: &IdedExpr) -> Type {
         let facts = self.scope.facts.clone();
-        let ty = self.infer(root, &facts);
-        if matches!(ty, Type::Steps | Type::Datasets) {
-            let what = if ty == Type::Steps { "steps" } else { "datasets" };
-            self.whole(what, self.extent(root));
-        }
-        ty
+        self.infer(root, &facts)
     }
 
+    /// The type of a node whose value is used. `steps` and `datasets` have none: only what they name has.
     fn infer(&mut self, node: &IdedExpr, facts: &Facts) -> Type {
+        let variable = match self.infer_any(node, facts) {
+            Type::Steps => "steps",
+            Type::Datasets => "datasets",
+            ty => return ty,
+        };
+        self.whole(variable, self.places.extent(node));
+        Type::Any
+    }
+
+    fn infer_any(&mut self, node: &IdedExpr, facts: &Facts) -> Type {
         match &node.expr {
             Ast::Unspecified => Type::Any,
             Ast::Literal(literal) => literal_type(literal),
             Ast::Ident(name) => self.variable(node, name, facts),
             Ast::Select(select) => {
-                let part = self.field_part(node.id, &select.field);
+                let part = self.places.field(node.id, select);
                 let path = path_of(node);
-                let operand = self.infer(&select.operand, facts);
+                let operand = self.infer_any(&select.operand, facts);
                 let ty = self.member(&operand, &select.field, &part, path.as_deref(), select.test, facts);
                 if select.test { Type::Boolean } else { ty }
             }
@@ -138,7 +132,7 @@ impl<'e, 's> Inference<'e, 's> {
                 }
             }
             Ast::Struct(value) => {
-                let part = self.extent(node);
+                let part = self.places.extent(node);
                 self.problem(
                     Code::UnknownFunction,
                     part,
@@ -167,7 +161,7 @@ impl<'e, 's> Inference<'e, 's> {
         if TYPE_NAMES.contains(&name) {
             return Type::Any;
         }
-        let part = self.extent(node);
+        let part = self.places.extent(node);
         if let Some((_, why)) = self.scope.absent.iter().find(|(absent, _)| *absent == name) {
             self.problem(Code::UnknownVariable, part, format!("`{name}` cannot be read here: {why}"), None);
             return Type::Any;
@@ -360,13 +354,13 @@ impl<'e, 's> Inference<'e, 's> {
         match (call.func_name.as_str(), call.args.as_slice()) {
             (operators::LOGICAL_AND, [left, right]) => {
                 self.boolean(left, facts, "&&");
-                let facts = facts.and(&self.facts_if(left, true));
+                let facts = facts.and(&facts_if(self.scope, left, true));
                 self.boolean(right, &facts, "&&");
                 Type::Boolean
             }
             (operators::LOGICAL_OR, [left, right]) => {
                 self.boolean(left, facts, "||");
-                let facts = facts.and(&self.facts_if(left, false));
+                let facts = facts.and(&facts_if(self.scope, left, false));
                 self.boolean(right, &facts, "||");
                 Type::Boolean
             }
@@ -376,8 +370,8 @@ impl<'e, 's> Inference<'e, 's> {
             }
             (operators::CONDITIONAL, [condition, yes, no]) => {
                 self.boolean(condition, facts, "?");
-                let yes_facts = facts.and(&self.facts_if(condition, true));
-                let no_facts = facts.and(&self.facts_if(condition, false));
+                let yes_facts = facts.and(&facts_if(self.scope, condition, true));
+                let no_facts = facts.and(&facts_if(self.scope, condition, false));
                 let yes = self.infer(yes, &yes_facts);
                 yes.join(&self.infer(no, &no_facts))
             }
@@ -386,7 +380,7 @@ impl<'e, 's> Inference<'e, 's> {
                 let ty = self.infer(operand, facts);
                 if ty.class().is_some_and(|class| class != Class::Number) {
                     let message = format!("`-` needs a number, but this is {}", ty.describe());
-                    self.problem(Code::ExpressionType, self.extent(operand), message, None);
+                    self.problem(Code::ExpressionType, self.places.extent(operand), message, None);
                 }
                 ty
             }
@@ -410,13 +404,13 @@ impl<'e, 's> Inference<'e, 's> {
         let ty = self.infer(operand, facts);
         if ty.class().is_some_and(|class| class != Class::Boolean) {
             let message = format!("`{operator}` needs a boolean, but this is {}", ty.describe());
-            self.problem(Code::ExpressionType, self.extent(operand), message, None);
+            self.problem(Code::ExpressionType, self.places.extent(operand), message, None);
         }
     }
 
     fn index(&mut self, node: &IdedExpr, operand: &IdedExpr, index: &IdedExpr, facts: &Facts) -> Type {
-        let part = self.extent(index);
-        let container = self.infer(operand, facts);
+        let part = self.places.extent(index);
+        let container = self.infer_any(operand, facts);
         if let Ast::Literal(LiteralValue::String(name)) = &index.expr {
             return match container {
                 Type::List(_) => {
@@ -491,14 +485,14 @@ impl<'e, 's> Inference<'e, 's> {
             } else {
                 format!("`{written}` does not take {left} and {}", right.describe())
             };
-            let part = self.token(node.id);
+            let part = self.places.token(node.id);
             self.problem(Code::ExpressionType, part, message, help.map(|help| Help::Text(help.into())));
         }
         gives
     }
 
     fn function(&mut self, node: &IdedExpr, name: &str, on_value: bool, arguments: usize) -> Type {
-        let part = self.function_part(node.id, name);
+        let part = self.places.function(node.id, name);
         if !on_value && functions().iter().any(|ours| ours.name == name) {
             if !self.scope.status_functions {
                 self.problem(
@@ -548,15 +542,10 @@ impl<'e, 's> Inference<'e, 's> {
         let item = match &range {
             Type::List(item) => item.as_ref().clone(),
             Type::Map(_) | Type::Record(_) => Type::Text,
-            Type::Any | Type::Nothing | Type::Null | Type::Variants(_) => Type::Any,
-            Type::Steps | Type::Datasets => {
-                let what = if range == Type::Steps { "steps" } else { "datasets" };
-                self.whole(what, self.extent(iter_range));
-                Type::Any
-            }
+            Type::Any | Type::Nothing | Type::Null | Type::Variants(_) | Type::Steps | Type::Datasets => Type::Any,
             Type::Boolean | Type::Integer | Type::Double | Type::Number | Type::Text => {
                 let message = format!("a list is needed, but this is {}", range.describe());
-                self.problem(Code::ExpressionType, self.extent(iter_range), message, None);
+                self.problem(Code::ExpressionType, self.places.extent(iter_range), message, None);
                 Type::Any
             }
         };
@@ -576,98 +565,8 @@ impl<'e, 's> Inference<'e, 's> {
         ty
     }
 
-    /// What holds where `node` is `value`.
-    pub fn facts_if(&self, node: &IdedExpr, value: bool) -> Facts {
-        match &node.expr {
-            Ast::Select(select) if select.test && value => {
-                Facts { present: path_of(node).into_iter().collect(), event_types: None }
-            }
-            Ast::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
-                (operators::LOGICAL_NOT, [operand]) => self.facts_if(operand, !value),
-                (operators::LOGICAL_AND, [left, right]) if value => {
-                    self.facts_if(left, true).and(&self.facts_if(right, true))
-                }
-                (operators::LOGICAL_OR, [left, right]) if !value => {
-                    self.facts_if(left, false).and(&self.facts_if(right, false))
-                }
-                (operators::EQUALS, [left, right]) => self.event_types(left, right, value),
-                (operators::NOT_EQUALS, [left, right]) => self.event_types(left, right, !value),
-                _ => Facts::default(),
-            },
-            _ => Facts::default(),
-        }
-    }
-
-    /// `event.type == "…"` leaves one event type, its contrary all others.
-    fn event_types(&self, left: &IdedExpr, right: &IdedExpr, equal: bool) -> Facts {
-        let (path, literal) = match (&left.expr, &right.expr) {
-            (_, Ast::Literal(LiteralValue::String(literal))) => (path_of(left), literal.inner()),
-            (Ast::Literal(LiteralValue::String(literal)), _) => (path_of(right), literal.inner()),
-            _ => return Facts::default(),
-        };
-        if path.as_deref() != Some("event.type") {
-            return Facts::default();
-        }
-        let Some((_, Type::Variants(variants))) = self.scope.variables.iter().find(|(name, _)| *name == "event") else {
-            return Facts::default();
-        };
-        let left = variants.iter().map(|(ty, _)| ty).filter(|ty| (ty.as_str() == literal) == equal).cloned().collect();
-        Facts { present: Vec::new(), event_types: Some(left) }
-    }
-
     fn problem(&mut self, code: Code, part: Range<usize>, message: String, help: Option<Help>) {
         self.problems.push(Problem { code, part, message, help });
-    }
-
-    /// The token that stands for a node: an operator, a bracket, a dot, a name or a literal.
-    fn token(&self, id: u64) -> Range<usize> {
-        match self.info.offset_for(id) {
-            Some((start, stop)) => {
-                let start = (start as usize).min(self.source.len());
-                start..(stop as usize + 1).clamp(start, self.source.len())
-            }
-            None => 0..self.source.len(),
-        }
-    }
-
-    /// The word after a dot.
-    fn field_part(&self, id: u64, field: &str) -> Range<usize> {
-        let dot = self.token(id);
-        let rest = self.source.get(dot.end..).unwrap_or_default();
-        let start = dot.end + rest.len() - rest.trim_start_matches(|c: char| c.is_whitespace() || c == '`').len();
-        if self.source.get(start..).is_some_and(|rest| rest.starts_with(field)) {
-            start..start + field.len()
-        } else {
-            dot
-        }
-    }
-
-    /// The word before an opening bracket.
-    fn function_part(&self, id: u64, name: &str) -> Range<usize> {
-        let bracket = self.token(id);
-        let before = self.source.get(..bracket.start).unwrap_or_default().trim_end();
-        if before.ends_with(name) { before.len() - name.len()..before.len() } else { bracket }
-    }
-
-    /// A node with what it is made of, as far as its tokens tell.
-    fn extent(&self, node: &IdedExpr) -> Range<usize> {
-        let own = match &node.expr {
-            Ast::Select(select) if !select.test => self.field_part(node.id, &select.field),
-            Ast::Call(call) if symbol(&call.func_name).is_none() && !call.func_name.starts_with('_') => {
-                self.function_part(node.id, &call.func_name)
-            }
-            _ => self.token(node.id),
-        };
-        let inner = match &node.expr {
-            Ast::Select(select) => Some(self.extent(&select.operand)),
-            Ast::Call(call) => call.target.as_deref().or(call.args.first()).map(|first| self.extent(first)),
-            Ast::Comprehension(comprehension) => Some(self.extent(&comprehension.iter_range)),
-            Ast::Unspecified | Ast::Ident(_) | Ast::List(_) | Ast::Literal(_) | Ast::Map(_) | Ast::Struct(_) => None,
-        };
-        match inner {
-            Some(inner) => own.start.min(inner.start)..own.end.max(inner.end),
-            None => own,
-        }
     }
 }
 
@@ -688,39 +587,5 @@ fn literal_type(literal: &LiteralValue) -> Type {
         LiteralValue::Int(_) => Type::Integer,
         LiteralValue::Null => Type::Null,
         LiteralValue::String(_) => Type::Text,
-    }
-}
-
-/// A binary operator as it is written.
-fn symbol(operator: &str) -> Option<&'static str> {
-    Some(match operator {
-        operators::ADD => "+",
-        operators::SUBSTRACT => "-",
-        operators::MULTIPLY => "*",
-        operators::DIVIDE => "/",
-        operators::MODULO => "%",
-        operators::EQUALS => "==",
-        operators::NOT_EQUALS => "!=",
-        operators::LESS => "<",
-        operators::LESS_EQUALS => "<=",
-        operators::GREATER => ">",
-        operators::GREATER_EQUALS => ">=",
-        operators::IN => "in",
-        _ => return None,
-    })
-}
-
-/// `a.b.c` of selections and literal indices on a name.
-fn path_of(node: &IdedExpr) -> Option<String> {
-    match &node.expr {
-        Ast::Ident(name) => Some(name.strip_prefix('.').unwrap_or(name).to_owned()),
-        Ast::Select(select) => Some(format!("{}.{}", path_of(&select.operand)?, select.field)),
-        Ast::Call(call) if call.func_name == operators::INDEX => match call.args.as_slice() {
-            [operand, IdedExpr { expr: Ast::Literal(LiteralValue::String(name)), .. }] => {
-                Some(format!("{}.{}", path_of(operand)?, name.inner()))
-            }
-            _ => None,
-        },
-        _ => None,
     }
 }

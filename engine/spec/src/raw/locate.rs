@@ -1,4 +1,4 @@
-//! Where a piece of a text stands in the file.
+//! Where each character of a text stands in the file.
 //!
 //! Quoting, escapes, folding and indentation make a text differ from its bytes. The two are aligned by walking them
 //! side by side: what YAML changes is only white space and escapes, so every other character is met in order. A mistake
@@ -8,33 +8,38 @@ use std::ops::Range;
 
 use serde_saphyr::granit_parser::ScalarStyle;
 
-/// The bytes of `source` that hold `range` of `text`, whose scalar stands at `span`.
-pub(super) fn span(
-    source: &str,
-    span: &Range<usize>,
-    style: ScalarStyle,
-    text: &str,
-    range: Range<usize>,
-) -> Range<usize> {
-    let Some(written) = source.get(span.clone()) else { return span.clone() };
-    let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
-    let mut walk = Walk { written, at: usize::from(quoted), style };
-    let mut start = None;
-    for (offset, wanted) in text.char_indices() {
-        let found = walk.find(wanted);
-        if offset >= range.start && start.is_none() {
-            start = Some(span.start + found.start);
+/// For every byte of a text the bytes of the file that its character is written with.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// Start and end, relative to the scalar. A file is far smaller than 4 GiB.
+    of_byte: Vec<(u32, u32)>,
+    /// Where the text has ended.
+    end: u32,
+}
+
+impl Places {
+    /// Aligns `text` with `written`, the scalar as it stands in the file.
+    pub fn of(written: &str, style: ScalarStyle, text: &str) -> Self {
+        let quoted = matches!(style, ScalarStyle::SingleQuoted | ScalarStyle::DoubleQuoted);
+        let mut walk = Walk { written, at: usize::from(quoted).min(written.len()), style };
+        let mut of_byte = Vec::with_capacity(text.len());
+        for wanted in text.chars() {
+            let found = walk.find(wanted);
+            let place = (found.start as u32, found.end as u32);
+            of_byte.extend(std::iter::repeat_n(place, wanted.len_utf8()));
         }
-        if offset + wanted.len_utf8() >= range.end.max(range.start + 1) {
-            let end = span.start + found.end;
-            let start = start.unwrap_or(span.start);
-            // A place between two characters is empty in the file, too.
-            return if range.is_empty() { start..start } else { start..end.max(start) };
-        }
+        Self { of_byte, end: walk.at as u32 }
     }
-    // The end of the text, where a parser that wants more of it points.
-    let end = span.start + walk.at.min(written.len());
-    start.unwrap_or(end)..end
+
+    /// The bytes, relative to the scalar, that hold `range` of the text. A place between two characters is empty.
+    pub fn span(&self, range: Range<usize>) -> Range<usize> {
+        let start = self.of_byte.get(range.start).map_or(self.end, |place| place.0) as usize;
+        if range.is_empty() {
+            return start..start;
+        }
+        let end = self.of_byte.get(range.end - 1).map_or(self.end, |place| place.1) as usize;
+        start..end.max(start)
+    }
 }
 
 struct Walk<'s> {

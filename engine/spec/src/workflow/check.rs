@@ -190,12 +190,12 @@ fn shape(draft: &Draft<'_>) -> StepShape {
 fn output(ty: OutputType) -> Type {
     match ty {
         OutputType::Artifact => expression::artifact(),
-        OutputType::Declared(Argument::Text | Argument::Reference) => Type::Text,
+        OutputType::Declared(Argument::Text) => Type::Text,
         OutputType::Declared(Argument::Number) => Type::Number,
         OutputType::Declared(Argument::Boolean) => Type::Boolean,
         OutputType::Declared(Argument::List) => Type::list(Type::Any),
         OutputType::Declared(Argument::Map) => Type::Map(Rc::new(Type::Any)),
-        OutputType::Value | OutputType::Declared(Argument::Any) => Type::Any,
+        OutputType::Value | OutputType::Declared(Argument::Any | Argument::Reference) => Type::Any,
     }
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     PluginCatalog,
-    diagnostic::{Code, Report, list},
+    diagnostic::{Code, MAX_DIAGNOSTICS, Report, list},
     expression::{Argument, MAX_EXPRESSIONS, Pending, Wanted},
     keys::Table,
     raw::{Entry, Kind, Node},
@@ -125,7 +125,8 @@ impl Reader<'_, '_> {
     pub fn holds_expression(&mut self, node: &Node, text: &str, key: &str, help: &str) -> bool {
         const OPEN: &str = "${{";
         let mut found = false;
-        for (at, _) in text.match_indices(OPEN).filter(|(at, _)| !text[..*at].ends_with('$')) {
+        let unescaped = text.match_indices(OPEN).filter(|(at, _)| !text[..*at].ends_with('$'));
+        for (at, _) in unescaped.take(MAX_DIAGNOSTICS) {
             found = true;
             let end = text[at..].find("}}").map_or(at + OPEN.len(), |length| at + length + 2);
             let span = node.span_within(self.report.source(), at..end);
@@ -419,7 +420,7 @@ impl Reader<'_, '_> {
             | (Kind::Bool(_), Wanted::Argument(Argument::Boolean))
             | (Kind::List(_), Wanted::Argument(Argument::List) | Wanted::List)
             | (Kind::Map(_), Wanted::Argument(Argument::Map))
-            | (Kind::Text(_), Wanted::Artifact) => return,
+            | (Kind::Text(_) | Kind::List(_), Wanted::Artifact) => return,
             (_, Wanted::Boolean | Wanted::Argument(Argument::Boolean)) => "true or false",
             (_, Wanted::Scalar) => "a text, number or boolean",
             (_, Wanted::List | Wanted::Argument(Argument::List)) => "a list",

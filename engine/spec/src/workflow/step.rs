@@ -5,29 +5,25 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use kickwheel_core::{
     expr::{Expr, Template},
-    plan::{Action, Condition, MAX_TASKS_PER_STEP, Matrix, OutputDecl, Phase, Resources, Retry, Step},
+    plan::{Action, Condition, MAX_TASKS_PER_STEP, Matrix, Phase, Resources, Retry, Step},
 };
 use kickwheel_schemas::Digest;
 use serde_json::Value;
 
 use super::{
-    Env, MAX_STEPS,
+    Env, MAX_STEPS, job,
     reader::{Fields, Reader},
 };
 use crate::{
     diagnostic::Code,
     expression::{Argument, Pending, Wanted},
-    keys::{BACKOFF, OUTPUT, RESOURCES, RETRY, STEP},
+    keys::{BACKOFF, RETRY, STEP},
     raw::{Entry, Kind, Node},
     values,
 };
 
 /// Most further attempts that `retry` may ask for.
 const MAX_RETRIES: u32 = 1_000;
-/// Most GPUs of one job.
-const MAX_GPUS: u32 = 1_024;
-/// Most cores of one job.
-const MAX_CORES: f64 = 10_000.0;
 /// Largest growth of the waits between attempts.
 const MAX_BACKOFF_FACTOR: f64 = 100.0;
 
@@ -103,7 +99,7 @@ pub(super) fn read_section<'n>(
 
 /// What a step is, by the keys that it has.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum StepKind {
+pub(super) enum StepKind {
     Script,
     Container,
     Plugin,
@@ -139,7 +135,7 @@ fn read<'n>(entry: &'n Entry, phase: Phase, env: &Env, reader: &mut Reader<'_, '
     let kind = kind_of(entry, &fields, reader);
     read_action(kind, &fields, &mut draft, reader);
     read_when(&fields, &mut draft, reader);
-    read_job(kind, &fields, env, &mut draft, reader);
+    job::read(kind, &fields, env, &mut draft, reader);
     if let Some(entry) = fields.get("cache") {
         draft.step.cache = reader.boolean(entry).unwrap_or_default();
     }
@@ -269,7 +265,7 @@ fn read_plugin<'n>(uses: &'n Entry, with: Option<&'n Entry>, draft: &mut Draft<'
         }
         arguments.insert(value.key.clone(), template);
     }
-    for (key, field) in plugin.manifest.inputs.iter().filter(|(_, field)| field.required) {
+    for (key, field) in plugin.manifest.inputs.iter().filter(|(_, field)| field.required && field.derive.is_none()) {
         if !with
             .is_some_and(|with| matches!(&with.value.kind, Kind::Map(entries) if entries.iter().any(|e| e.key == *key)))
         {
@@ -308,7 +304,7 @@ fn check_reference(node: &Node, template: &Template, reader: &mut Reader<'_, '_>
 }
 
 /// What a text begins with that names a dataset.
-const DATASET_PREFIX: &str = "dataset:";
+pub(super) const DATASET_PREFIX: &str = "dataset:";
 
 fn read_when<'n>(fields: &Fields<'n>, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
     if let Some(entry) = fields.get("needs") {
@@ -404,192 +400,4 @@ fn read_retry(entry: &Entry, reader: &mut Reader<'_, '_>) -> Retry {
         retry.max_ms = ms;
     }
     retry
-}
-
-/// What only jobs have: a plugin runs in the engine, without environment, files or machine.
-fn read_job<'n>(kind: StepKind, fields: &Fields<'n>, env: &Env, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
-    if kind == StepKind::Plugin {
-        for key in ["env", "files", "outputs", "source", "resources"] {
-            if let Some(entry) = fields.get(key) {
-                let message = format!("`{key}` has no meaning with `uses`");
-                reader
-                    .report
-                    .error(Code::MisplacedKey, entry.key_span.clone(), message)
-                    .help("a plugin takes its values from `with` and declares its outputs itself");
-            }
-        }
-        return;
-    }
-    draft.step.env = env.clone();
-    if let Some(entry) = fields.get("env") {
-        draft.step.env.extend(reader.env(entry, &mut draft.pending));
-    }
-    if let Some(entry) = fields.get("files") {
-        draft.step.files = read_files(entry, &mut draft.pending, reader);
-    }
-    if let Some(entry) = fields.get("source") {
-        draft.step.source = reader.globs(entry, false);
-    }
-    if let Some(entry) = fields.get("resources") {
-        draft.step.resources = read_resources(entry, reader);
-    }
-    let outputs = fields.get("outputs").map(|entry| read_outputs(entry, reader)).unwrap_or_default();
-    if kind != StepKind::Broken {
-        let known = outputs.iter().map(|(name, output)| {
-            let ty = match output {
-                OutputDecl::Path { .. } => OutputType::Artifact,
-                OutputDecl::Value => OutputType::Value,
-            };
-            (name.clone(), ty)
-        });
-        draft.outputs = Outputs::Known(known.collect());
-    }
-    draft.step.outputs = outputs;
-}
-
-fn read_files<'n>(
-    entry: &'n Entry,
-    pending: &mut Vec<Pending<'n>>,
-    reader: &mut Reader<'_, '_>,
-) -> IndexMap<String, Template> {
-    let mut files = IndexMap::new();
-    for file in reader.named(entry, "a map of paths to artifacts") {
-        reader.path(&file.key_span, &file.key);
-        let template = reader.template(&file.value, Wanted::Artifact, pending);
-        reader.literal(&file.value, &template, Wanted::Artifact, &file.key);
-        match &template {
-            Template::Literal(Value::String(text)) => match text.strip_prefix(DATASET_PREFIX) {
-                Some(name) => reader.dataset(&file.value.span, name, true),
-                None => {
-                    reader
-                        .report
-                        .error(Code::BadValue, file.value.span.clone(), format!("`{text}` names no artifact"))
-                        .help("write `dataset:NAME`, or read an output as `${{ steps.NAME.outputs.NAME }}`");
-                }
-            },
-            Template::Text(_) => {
-                let message =
-                    "text around expressions names no artifact: what a run reads is pinned when it is decided";
-                reader
-                    .report
-                    .error(Code::ExpressionType, file.value.span.clone(), message)
-                    .help("write `dataset:NAME` without an expression, or make the whole value one `${{ }}`");
-            }
-            Template::Literal(_) | Template::Expr(_) | Template::List(_) | Template::Map(_) => {}
-        }
-        files.insert(file.key.clone(), template);
-    }
-    files
-}
-
-fn read_outputs(entry: &Entry, reader: &mut Reader<'_, '_>) -> IndexMap<String, OutputDecl> {
-    let mut outputs = IndexMap::new();
-    for output in reader.named(entry, "a map of names to outputs") {
-        if !values::is_name(&output.key) {
-            reader.bad_name(&output.key_span, &output.key, "an output");
-        }
-        // A broken output still exists: who reads it has made no mistake.
-        outputs.insert(output.key.clone(), read_output(output, reader).unwrap_or(OutputDecl::Value));
-    }
-    outputs
-}
-
-fn read_output(entry: &Entry, reader: &mut Reader<'_, '_>) -> Option<OutputDecl> {
-    if entry.value.text() == Some("value") {
-        return Some(OutputDecl::Value);
-    }
-    if entry.value.text().is_some() {
-        let path = reader.plain_text(entry)?;
-        reader.path(&entry.value.span, path);
-        return Some(OutputDecl::Path { path: path.to_owned(), dataset: None });
-    }
-    let fields = reader.fields(&entry.value, &OUTPUT, &entry.key_span)?;
-    match (fields.get("path"), fields.get("dataset"), fields.get("value")) {
-        (Some(path_entry), dataset, None) => {
-            let path = reader.plain_text(path_entry)?;
-            reader.path(&path_entry.value.span, path);
-            let dataset = dataset.and_then(|entry| {
-                let name = reader.plain_text(entry)?;
-                reader.dataset(&entry.value.span, name, false);
-                Some(name.to_owned())
-            });
-            Some(OutputDecl::Path { path: path.to_owned(), dataset })
-        }
-        (None, None, Some(value)) => {
-            if reader.boolean(value) == Some(false) {
-                let message = format!("the output `{}` is neither a path nor a value", entry.key);
-                reader.report.error(Code::BadValue, value.value.span.clone(), message).help("write `value: true`");
-            }
-            Some(OutputDecl::Value)
-        }
-        (path, dataset, value) => {
-            let problem = match (path.is_some(), value.is_some()) {
-                (true, true) => "is both a path and a value",
-                (_, true) => "is a value, which no dataset can hold",
-                _ if dataset.is_some() => "has a `dataset`, but no `path` to publish there",
-                _ => "is neither a path nor a value",
-            };
-            reader
-                .report
-                .error(Code::MissingKey, entry.key_span.clone(), format!("the output `{}` {problem}", entry.key))
-                .help("write `{path: out/file}` or `{value: true}`");
-            None
-        }
-    }
-}
-
-fn read_resources(entry: &Entry, reader: &mut Reader<'_, '_>) -> Resources {
-    let mut resources = Resources::default();
-    let Some(fields) = reader.fields(&entry.value, &RESOURCES, &entry.key_span) else { return resources };
-    if let Some(entry) = fields.get("cpu") {
-        let cores = match &entry.value.kind {
-            Kind::Int(cores) => Ok(*cores as f64),
-            Kind::Float(cores) => Ok(*cores),
-            Kind::Text(_) => cpu_text(entry.value.text().unwrap_or_default()),
-            _ => Err(format!("`cpu` must be a number or a text such as `500m`, but is {}", entry.value.describe())),
-        };
-        let cores = cores.and_then(|cores| {
-            let fits = cores > 0.0 && cores <= MAX_CORES && (cores * 1000.0).round() >= 1.0;
-            if fits {
-                Ok(cores)
-            } else {
-                Err(format!("`cpu` must be more than 0 and at most {MAX_CORES}, but is {cores}"))
-            }
-        });
-        if let Some(cores) = reader.valued(entry, cores) {
-            resources.cpu_milli = (cores * 1000.0).round() as u64;
-        }
-    }
-    if let Some(entry) = fields.get("memory") {
-        let bytes = match &entry.value.kind {
-            Kind::Int(bytes) => {
-                u64::try_from(*bytes).map_err(|_| format!("`memory` cannot be negative, but is {bytes}"))
-            }
-            Kind::Text(_) => values::size_bytes(entry.value.text().unwrap_or_default()),
-            _ => Err(format!(
-                "`memory` must be a size such as `2Gi` or a number of bytes, but is {}",
-                entry.value.describe()
-            )),
-        };
-        let bytes =
-            bytes.and_then(|bytes| if bytes > 0 { Ok(bytes) } else { Err("`memory` must be more than 0".into()) });
-        resources.memory_bytes = reader.valued(entry, bytes);
-    }
-    if let Some(entry) = fields.get("gpu") {
-        resources.gpu = reader.count(entry, MAX_GPUS).unwrap_or_default();
-    }
-    resources
-}
-
-fn cpu_text(text: &str) -> Result<f64, String> {
-    let wrong = || format!("`{text}` is no number of cores; write for example `2`, `0.5` or `500m`");
-    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let (number, share) = match text.strip_suffix('m') {
-        Some(number) => (number, 1000.0),
-        None => (text, 1.0),
-    };
-    if !digits(number) {
-        return Err(wrong());
-    }
-    number.parse::<f64>().map(|number| number / share).map_err(|_| wrong())
 }
