@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kickwheel_schemas::{Digest, Millis, RunId, api::RunPhase};
+use kickwheel_schemas::{CloudEvent, Digest, Millis, RunId, api::RunPhase};
 use kickwheel_store::{EventKey, ShardLease, Store, Write, write};
 use sqlx::{
     Connection as _, SqliteConnection,
@@ -24,6 +24,7 @@ const BARE_COMMITS: usize = 400;
 const BARE_BATCHES: usize = 60;
 const ROWS_A_COMMIT: usize = 100;
 const APPENDS_EACH: u64 = 100;
+const STARTS_EACH: usize = 20;
 const ALONE: u64 = 400;
 const EVENT_BYTES: usize = 200;
 
@@ -34,6 +35,7 @@ struct Round {
     rows_per_s: f64,
     ours_per_s: f64,
     alone_p50: f64,
+    starts_per_s: f64,
 }
 
 #[tokio::main]
@@ -42,18 +44,19 @@ async fn main() {
     let folder = tempfile::tempdir_in(parent).unwrap();
     let mut bare = open_bare(&folder.path().join("bare.db")).await;
     let store = Store::open(folder.path().join("kickwheel.db").to_str().unwrap()).await.unwrap();
-    let lease = store.acquire("bench", u32::MAX, Duration::from_secs(3600), true).await.unwrap()[0];
+    let lease = store.acquire("bench", u32::MAX, Duration::from_hours(1), true).await.unwrap()[0];
     let mut rounds = Vec::new();
     for n in 0..=ROUNDS {
         let round = round(&mut bare, &store, lease, n).await;
         println!(
             "round {n}: bare {:.0} commits/s (p50 {:.3} ms), 100 rows {:.0} rows/s, ours x64 {:.0} appends/s, \
-             alone p50 {:.3} ms{}",
+             alone p50 {:.3} ms, event to run x64 {:.0} /s{}",
             round.bare_per_s,
             round.bare_p50,
             round.rows_per_s,
             round.ours_per_s,
             round.alone_p50,
+            round.starts_per_s,
             if n == 0 { " (warm-up, not counted)" } else { "" }
         );
         if n > 0 {
@@ -64,6 +67,10 @@ async fn main() {
     println!(
         "64 at once / 100-row floor         {:.2}  (goal >= 0.5)",
         median(&rounds, |r| r.ours_per_s / r.rows_per_s)
+    );
+    println!(
+        "event to run / bare one-row commits {:.2}  (no goal)",
+        median(&rounds, |r| r.starts_per_s / r.bare_per_s)
     );
     println!("alone p50 / bare commit p50        {:.2}  (goal <= 2)", median(&rounds, |r| r.alone_p50 / r.bare_p50));
 }
@@ -90,8 +97,27 @@ async fn bare_commit(conn: &mut SqliteConnection, run: &str, first: usize, rows:
     sqlx::query("COMMIT").execute(&mut *conn).await.unwrap();
 }
 
-async fn new_run(store: &Store, lease: ShardLease) -> RunId {
+/// Accepts and decides an event and starts its run, in one unit.
+async fn start(store: &Store, lease: ShardLease) {
     let uuid = uuid::Uuid::now_v7();
+    let (key, run, at) = (EventKey(uuid), RunId(uuid), Millis::now());
+    let event =
+        CloudEvent::new("bench", uuid.to_string(), "bench", serde_json::Value::Null).with_subject(uuid.to_string());
+    let outcome = write::DecisionRow {
+        workflow: "bench".into(),
+        decision: "started".into(),
+        reason: String::new(),
+        clause: None,
+        run: Some(run),
+    };
+    let accept = write::Accept { key, project: "bench".into(), event, received_at: at, channel: "bench".into() };
+    let enrichment = serde_json::Value::Null;
+    let decide = write::Decide { key, enrichment, registry_revision: 1, outcomes: vec![outcome], at };
+    let unit = vec![Write::Accept(accept), Write::Decide(decide), create(uuid, lease), one_event(lease, run, 0)];
+    store.write(unit).await.unwrap();
+}
+
+fn create(uuid: uuid::Uuid, lease: ShardLease) -> Write {
     let create = write::CreateRun {
         run: RunId(uuid),
         shard: lease.shard,
@@ -109,11 +135,20 @@ async fn new_run(store: &Store, lease: ShardLease) -> RunId {
         decision: String::new(),
         created_at: Millis::now(),
     };
-    store.write(vec![Write::CreateRun(create)]).await.unwrap();
+    Write::CreateRun(create)
+}
+
+async fn new_run(store: &Store, lease: ShardLease) -> RunId {
+    let uuid = uuid::Uuid::now_v7();
+    store.write(vec![create(uuid, lease)]).await.unwrap();
     RunId(uuid)
 }
 
 async fn append(store: &Store, lease: ShardLease, run: RunId, seq: u64) {
+    store.write(vec![one_event(lease, run, seq)]).await.unwrap();
+}
+
+fn one_event(lease: ShardLease, run: RunId, seq: u64) -> Write {
     let progress = write::RunProgress { state: RunPhase::Running, open: 1, wake_at: None, ended_at: None };
     let append = write::Append {
         shard: lease.shard,
@@ -125,7 +160,7 @@ async fn append(store: &Store, lease: ShardLease, run: RunId, seq: u64) {
         progress,
         inbox_done: vec![],
     };
-    store.write(vec![Write::Append(append)]).await.unwrap();
+    Write::Append(append)
 }
 
 async fn round(bare: &mut SqliteConnection, store: &Store, lease: ShardLease, n: usize) -> Round {
@@ -163,6 +198,20 @@ async fn round(bare: &mut SqliteConnection, store: &Store, lease: ShardLease, n:
     }
     let ours_per_s = (AT_ONCE as u64 * APPENDS_EACH) as f64 / begun.elapsed().as_secs_f64();
 
+    let begun = Instant::now();
+    let starters = (0..AT_ONCE).map(|_| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for _ in 0..STARTS_EACH {
+                start(&store, lease).await;
+            }
+        })
+    });
+    for starter in starters.collect::<Vec<_>>() {
+        starter.await.unwrap();
+    }
+    let starts_per_s = (AT_ONCE * STARTS_EACH) as f64 / begun.elapsed().as_secs_f64();
+
     let run = new_run(store, lease).await;
     let mut latencies = Vec::new();
     for seq in 0..ALONE {
@@ -170,7 +219,7 @@ async fn round(bare: &mut SqliteConnection, store: &Store, lease: ShardLease, n:
         append(store, lease, run, seq).await;
         latencies.push(one.elapsed().as_secs_f64() * 1e3);
     }
-    Round { bare_per_s, bare_p50, rows_per_s, ours_per_s, alone_p50: middle(&mut latencies) }
+    Round { bare_per_s, bare_p50, rows_per_s, ours_per_s, alone_p50: middle(&mut latencies), starts_per_s }
 }
 
 fn middle(values: &mut [f64]) -> f64 {

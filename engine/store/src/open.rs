@@ -153,12 +153,11 @@ impl Target {
         match &self.at {
             // SQLITE_NOTADB.
             At::Sqlite(options) if code == "26" => OpenError::NotADatabase { path: options.get_filename().to_owned() },
-            At::Sqlite(_) => OpenError::Unreachable { message },
             // Class 28: invalid authorization; 3D000: no such database.
             At::Postgres(_) if code.starts_with("28") || code == "3D000" => {
                 OpenError::Refused { message: database.message().to_owned() }
             }
-            At::Postgres(_) => OpenError::Unreachable { message },
+            At::Sqlite(_) | At::Postgres(_) => OpenError::Unreachable { message },
         }
     }
 }

@@ -136,7 +136,9 @@ CREATE TABLE runs (
 CREATE INDEX runs_run ON runs (run);
 CREATE INDEX runs_workflow ON runs (project, workflow, run);
 CREATE INDEX runs_event ON runs (event_key);
-CREATE INDEX runs_live ON runs (shard, run) WHERE ended_at IS NULL;
+CREATE INDEX runs_project ON runs (project, run);
+CREATE INDEX runs_live ON runs (run) WHERE ended_at IS NULL;
+CREATE INDEX runs_ended ON runs (state, run) WHERE ended_at IS NOT NULL;
 CREATE INDEX runs_recover ON runs (shard, recover_at) WHERE recover_at IS NOT NULL;
 CREATE INDEX runs_unsealed ON runs (ended_at) WHERE ended_at IS NOT NULL AND sealed = 0;
 

@@ -77,7 +77,7 @@ async fn add_version(
     asset: &Locked<'_>,
     artifact: &ArtifactRef,
     metrics: &std::collections::BTreeMap<String, f64>,
-    task: &Option<String>,
+    task: Option<&String>,
     at: Millis,
 ) -> Applied<u64> {
     let version = asset.newest + 1;
@@ -90,7 +90,7 @@ async fn add_version(
                 artifact.digest.as_str().into(),
                 Arg::json(artifact),
                 Arg::json(metrics),
-                task.into(),
+                Arg::Text(task.cloned()),
                 at.into(),
             ]),
         )
@@ -128,7 +128,7 @@ pub async fn register_model(tx: &mut Tx<'_>, model: &RegisterModel) -> Applied<W
     if let Some(what) = stage_conflict(tx, &asset, model).await? {
         return Err(WriteError::Conflict { what: vec![what] }.into());
     }
-    let version = add_version(tx, &asset, &model.artifact, &model.metrics, &model.task, model.at).await?;
+    let version = add_version(tx, &asset, &model.artifact, &model.metrics, model.task.as_ref(), model.at).await?;
     if let Some(stage) = &model.stage {
         tx.conn
             .execute(
@@ -172,7 +172,7 @@ pub async fn publish_dataset(tx: &mut Tx<'_>, dataset: &PublishDataset) -> Appli
         return Err(WriteError::Conflict { what: vec![what] }.into());
     }
     let none = std::collections::BTreeMap::new();
-    let version = add_version(tx, &asset, &dataset.artifact, &none, &dataset.task, dataset.at).await?;
+    let version = add_version(tx, &asset, &dataset.artifact, &none, dataset.task.as_ref(), dataset.at).await?;
     Ok(Written::Version { version, unchanged: false })
 }
 

@@ -9,12 +9,12 @@ use std::{
 };
 
 use kickwheel_schemas::{Millis, RunId, api::RunPhase};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::{Applied, Tx, invalid, stale};
 use crate::{
     WriteError,
-    db::{Arg, Conn, to_json},
+    db::{Arg, Conn},
     key,
     read::sealed,
     write::{Append, CreateRun, Inbox, RunProgress, Seal, Snapshot},
@@ -129,6 +129,11 @@ fn wrong_seq(run: impl Display, given: u64, next: u64) -> super::Refusal {
     stale(format!("run {run} goes on with event {next}, not {given}"))
 }
 
+/// A run's row after its appends, as the statements take it: shard, run, first and next sequence number, state, open
+/// commands, and the times of wake, recovery and end.
+#[derive(Serialize)]
+struct MovedRun<'a>(u32, &'a str, u64, u64, &'static str, u32, Option<i64>, Option<i64>, Option<i64>);
+
 /// Sends what is gathered.
 pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
     let gathered = std::mem::take(&mut tx.gathered);
@@ -136,13 +141,12 @@ pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
         return Ok(());
     }
     check_epochs(tx, &gathered).await?;
+    let ids: Vec<String> = gathered.order.iter().map(RunId::to_string).collect();
     let (mut live, mut ended, mut events, mut done) = (vec![], vec![], vec![], vec![]);
-    for run in &gathered.order {
+    for (run, id) in gathered.order.iter().zip(&ids) {
         let g = &gathered.runs[run];
-        let id = run.to_string();
         let p = &g.progress;
-        let ended_at = p.ended_at.map(|at| at.0);
-        let row = json!([
+        let moved = MovedRun(
             g.shard,
             id,
             g.first_seq,
@@ -151,18 +155,15 @@ pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
             p.open,
             p.wake_at.map(|at| at.0),
             recover_at(p),
-            ended_at
-        ]);
-        if ended_at.is_some() {
-            ended.push(row)
-        } else {
-            live.push(row)
-        }
+            p.ended_at.map(|at| at.0),
+        );
+        let group = if p.ended_at.is_some() { &mut ended } else { &mut live };
+        group.push(moved);
         let first = tx.seqs.take(tx.conn, g.shard, g.epoch, g.events.len() as i64).await?;
         for (n, (at, event)) in g.events.iter().enumerate() {
-            events.push(json!([g.shard, id, g.first_seq + n as u64, first + n as i64, at.0, event]));
+            events.push((g.shard, id, g.first_seq + n as u64, first + n as i64, at.0, event));
         }
-        done.extend(g.inbox_done.iter().map(|input| json!([g.shard, id, input])));
+        done.extend(g.inbox_done.iter().map(|input| [Arg::from(g.shard), Arg::from(id), Arg::from(input)]));
     }
     // Ended runs apart: only they touch the indexes over ended_at.
     move_on(
@@ -192,18 +193,13 @@ pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
             .execute(
                 "INSERT INTO journal (shard, run, seq, shard_seq, at, event) SELECT CAST(value->>0 AS bigint), value->>1, \
                  CAST(value->>2 AS bigint), CAST(value->>3 AS bigint), CAST(value->>4 AS bigint), value->>5 FROM {rows}",
-                [Arg::from(to_json(&events))],
+                [Arg::json(&events)],
             )
             .await?;
     }
-    if !done.is_empty() {
-        tx.conn
-            .execute(
-                "DELETE FROM inbox WHERE (shard, run, input_id) IN \
-                 (SELECT CAST(value->>0 AS bigint), value->>1, value->>2 FROM {rows})",
-                [Arg::from(to_json(&done))],
-            )
-            .await?;
+    // One by one: a list of triples makes SQLite look at the whole inbox of the shard.
+    for input in done {
+        tx.conn.execute("DELETE FROM inbox WHERE shard = $1 AND run = $2 AND input_id = $3", input).await?;
     }
     Ok(())
 }
@@ -216,12 +212,12 @@ fn recover_at(progress: &RunProgress) -> Option<i64> {
 /// Locks the epochs against a take-over until the commit, and refuses those that have moved on.
 async fn check_epochs(tx: &mut Tx<'_>, gathered: &Gathered) -> Applied<()> {
     let expected: BTreeMap<u32, i64> = gathered.runs.values().map(|g| (g.shard, g.epoch)).collect();
-    let shards: Vec<Value> = expected.keys().map(|shard| json!([shard])).collect();
+    let shards: Vec<[u32; 1]> = expected.keys().map(|shard| [*shard]).collect();
     let rows = tx
         .conn
         .fetch(
             "SELECT shard, epoch FROM shards WHERE shard IN (SELECT CAST(value->>0 AS bigint) FROM {rows}) {for_share}",
-            [Arg::from(to_json(&shards))],
+            [Arg::json(&shards)],
         )
         .await?;
     let mut actual = BTreeMap::new();
@@ -235,18 +231,16 @@ async fn check_epochs(tx: &mut Tx<'_>, gathered: &Gathered) -> Applied<()> {
 }
 
 /// Moves runs' rows on; each must stand where its append begins.
-async fn move_on(tx: &mut Tx<'_>, sql: &'static str, rows: Vec<Value>) -> Applied<()> {
+async fn move_on(tx: &mut Tx<'_>, sql: &'static str, rows: Vec<MovedRun<'_>>) -> Applied<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    let moved = tx.conn.execute(sql, [Arg::from(to_json(&rows))]).await?;
+    let moved = tx.conn.execute(sql, [Arg::json(&rows)]).await?;
     if moved == rows.len() as u64 {
         return Ok(());
     }
     // Rare: find out which, for the message. A row that did move stands behind its last event now.
-    for row in &rows {
-        let (Some(shard), Some(run)) = (row[0].as_u64(), row[1].as_str()) else { continue };
-        let (Some(first), Some(next)) = (row[2].as_u64(), row[3].as_u64()) else { continue };
+    for MovedRun(shard, run, first, next, ..) in rows {
         let found = tx
             .conn
             .fetch_one("SELECT next_seq, sealed FROM runs WHERE shard = $1 AND run = $2", [shard.into(), run.into()])

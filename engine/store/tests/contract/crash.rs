@@ -7,14 +7,13 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Write as _},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use futures::future::join_all;
 use kickwheel_schemas::RunId;
 use kickwheel_store::{Store, Write};
 
-use crate::fixture::{Fixture, append, events_of, started};
+use crate::fixture::{Fixture, LEASE, append, events_of, started};
 
 const CHILD: &str = "KICKWHEEL_STORE_CRASH_CHILD";
 /// Acknowledgements after which the child is killed; it is killed several times on the same database.
@@ -76,7 +75,7 @@ async fn child() {
     let Ok(argument) = std::env::var(CHILD) else { return };
     let (round, url) = argument.split_once(' ').unwrap();
     let store = Store::open(url).await.unwrap();
-    let lease = store.acquire("child", 1, Duration::from_secs(60), true).await.unwrap()[0];
+    let lease = store.acquire("child", 1, LEASE, true).await.unwrap()[0];
     let writers = (0..16).map(|n| {
         let (store, id) = (store.clone(), format!("{round} {n}"));
         tokio::spawn(async move {

@@ -9,6 +9,7 @@
 mod assets;
 mod catalog;
 mod crash;
+mod cut;
 mod fixture;
 mod group_commit;
 mod lanes;

@@ -22,9 +22,8 @@ fn assert_unavailable(result: &Result<Vec<Written>, WriteError>) {
 async fn until_ok(store: &Store) {
     let mut health = store.watch_health();
     let resumed = health.wait_for(|health| *health == Health::Ok);
-    if tokio::time::timeout(DEADLINE, resumed).await.is_err() {
-        panic!("still {:?}", store.health());
-    }
+    let waited = tokio::time::timeout(DEADLINE, resumed).await.is_ok();
+    assert!(waited, "still {:?}", store.health());
 }
 
 #[tokio::test]
