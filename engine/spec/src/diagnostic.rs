@@ -339,3 +339,40 @@ fn floor_char_boundary(text: &str, at: usize) -> usize {
     }
     at
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_words_with_dashes() {
+        let mut texts: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert!(texts.iter().all(|text| text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-')));
+        texts.sort_unstable();
+        texts.dedup();
+        assert_eq!(texts.len(), Code::ALL.len());
+        assert_eq!(Code::ALL.last(), Some(&Code::UnusedInput));
+        assert_eq!(Code::ALL.len(), Code::UnusedInput as usize + 1, "each variant is listed");
+    }
+
+    #[test]
+    fn the_nearest_name_is_near() {
+        let known = ["retry", "timeout", "resources", "needs"];
+        assert_eq!(nearest("retires", known), Some("retry"));
+        assert_eq!(nearest("TimeOut", known), Some("timeout"));
+        assert_eq!(nearest("need", known), Some("needs"));
+        assert_eq!(nearest("xyz", known), None);
+        assert_eq!(nearest("", known), None);
+    }
+
+    #[test]
+    fn a_place_counts_characters_and_its_excerpt_is_the_line() {
+        let source = "a: 1\r\nö: ü x\n";
+        let mut report = Report::new(source);
+        let at = source.find('x').expect("the source has an x");
+        report.error(Code::BadValue, at..at + 1, "no");
+        let found = report.finish();
+        assert_eq!((found[0].line, found[0].column), (2, 6));
+        assert_eq!(found[0].view("f", source).excerpt, "ö: ü x");
+    }
+}

@@ -194,8 +194,12 @@ fn mismatch(ty: &Type, wanted: Wanted) -> Option<(&'static str, Option<&'static 
         },
         Wanted::Argument(Argument::Text) => (class != Class::Text).then_some(("a text", None)),
         Wanted::Argument(Argument::Number) => (class != Class::Number).then_some(("a number", None)),
-        Wanted::Argument(Argument::Boolean) => (class != Class::Boolean).then_some(("a boolean", None)),
-        Wanted::Argument(Argument::List) => (class != Class::List).then_some(("a list", None)),
+        Wanted::Argument(Argument::Boolean) | Wanted::Input(InputType::Boolean) => {
+            (class != Class::Boolean).then_some(("a boolean", None))
+        }
+        Wanted::Argument(Argument::List) | Wanted::Input(InputType::List) => {
+            (class != Class::List).then_some(("a list", None))
+        }
         Wanted::Argument(Argument::Map) => (class != Class::Map).then_some(("a map", None)),
         Wanted::Argument(Argument::Reference) => {
             (!matches!(class, Class::Text | Class::Map)).then_some(("a text such as `model:NAME@STAGE`", None))
@@ -208,8 +212,6 @@ fn mismatch(ty: &Type, wanted: Wanted) -> Option<(&'static str, Option<&'static 
         Wanted::Input(InputType::Number) => {
             (class != Class::Number).then_some(("a number", Some("convert it with `double(…)`")))
         }
-        Wanted::Input(InputType::Boolean) => (class != Class::Boolean).then_some(("a boolean", None)),
-        Wanted::Input(InputType::List) => (class != Class::List).then_some(("a list", None)),
     }
 }
 

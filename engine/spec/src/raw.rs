@@ -226,8 +226,8 @@ impl Builder {
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(report),
             Event::Alias(anchor) => self.alias(anchor, bytes, report),
-            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
-            // Comments carry no value, and the other events are never asked for. The enum is the parser's and open.
+            // Where the stream and its documents end, comments, and events that we never ask for. The enum is the parser's
+            // and open.
             _ => Ok(()),
         }
     }

@@ -42,8 +42,8 @@ pub(crate) fn check(source: &str, expected: &[&str]) {
 
 /// A workflow with one step, whose further lines are given, indented by four.
 pub(crate) fn with_step(lines: &str) -> String {
-    let lines: String = lines.lines().map(|line| format!("    {line}\n")).collect();
-    format!("version: 1\nname: w\nsteps:\n  a:\n{lines}")
+    let lines: Vec<String> = lines.lines().map(|line| format!("    {line}")).collect();
+    format!("version: 1\nname: w\nsteps:\n  a:\n{}\n", lines.join("\n"))
 }
 
 /// The message and help of the only diagnostic.

@@ -81,7 +81,8 @@ pub(crate) struct Parts<'n> {
 
 /// A filter, and its expressions.
 pub(crate) struct Filter<'n> {
-    pub filter: EventFilter,
+    /// As the plan's readers judge it.
+    pub judged: EventFilter,
     /// As in `on`, for messages.
     pub kind: &'static str,
     pub span: Range<usize>,
@@ -135,7 +136,7 @@ fn read<'n>(root: &'n Node, reader: &mut Reader<'_, '_>) -> Option<Parts<'n>> {
 /// Without `on`, only a person starts the workflow.
 fn manual_only<'n>() -> Filter<'n> {
     let filter = EventFilter { id: None, kind: FilterKind::Manual, condition: None, with: IndexMap::new() };
-    Filter { filter, kind: triggers::MANUAL, span: 0..0, pending: Vec::new() }
+    Filter { judged: filter, kind: triggers::MANUAL, span: 0..0, pending: Vec::new() }
 }
 
 fn assemble(name: String, parts: Parts<'_>, order: &graph::Order, datasets: BTreeSet<String>) -> Workflow {
@@ -153,7 +154,7 @@ fn assemble(name: String, parts: Parts<'_>, order: &graph::Order, datasets: BTre
     let inputs = parts.inputs.into_iter().map(|(name, input)| (name.to_owned(), input.decl)).collect();
     let plan =
         Plan { format: PLAN_FORMAT, workflow: name.clone(), inputs, datasets: datasets.into_iter().collect(), steps };
-    Workflow { name, on: parts.filters.into_iter().map(|filter| filter.filter).collect(), plan }
+    Workflow { name, on: parts.filters.into_iter().map(|filter| filter.judged).collect(), plan }
 }
 
 /// The environment that the workflow gives to each of its jobs.

@@ -256,7 +256,8 @@ impl<'e, 's> Inference<'e, 's> {
             return Type::Any;
         }
         let joined = found.iter().fold(Type::Nothing, |ty, (_, next)| ty.join(next));
-        if !assured && !(lacking.is_empty() && doubtful.is_empty()) {
+        let always = lacking.is_empty() && doubtful.is_empty();
+        if !assured && !always {
             let mut why = Vec::new();
             if !lacking.is_empty() {
                 why.push(format!("{} has no such field", lacking.join(" and ")));

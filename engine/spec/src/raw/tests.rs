@@ -48,7 +48,7 @@ fn a_bomb_is_one_quick_error() {
     let mut bomb = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x]\n");
     for level in 1..30 {
         let item = format!("*a{}", level - 1);
-        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", vec![item.as_str(); 9].join(", ")));
+        bomb.push_str(&format!("a{level}: &a{level} [{}]\n", [item.as_str(); 9].join(", ")));
     }
     refused(&bomb, Code::YamlLimit);
     refused(&format!("a: {}{}", "[".repeat(100), "]".repeat(100)), Code::YamlLimit);

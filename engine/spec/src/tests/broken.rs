@@ -33,6 +33,8 @@ fn what_must_be_there_is_missed() {
     check("version: 1\nname: w\nsteps:\n", &["wrong-type 3:1"]);
     check("version: 1\nname: w\nsteps:\n  a:\n", &["wrong-type 4:3"]);
     check("version: 1\nname: w\non: {event: {id: x}}\nsteps: {a: {run: x}}\n", &["missing-key 3:6"]);
+    check("version: 1\nname: w\non: {}\nsteps: {a: {run: x}}\n", &["bad-value 3:5"]);
+    check("version: 1\nname: w\non: []\nsteps: {a: {run: x}}\n", &["bad-value 3:5"]);
     check("version: 1\nname: w\non: event\nsteps: {a: {run: x}}\n", &["missing-key 3:5"]);
     check(
         "version: 1\nname: w\ninputs: {x: {default: 1}}\nsteps: {a: {run: x}}\n",
@@ -56,7 +58,10 @@ fn values_have_types() {
     check(&with_step("run: x\ntimeout: 5"), &["wrong-type 6:14"]);
     check(&with_step("run: x\ncache: yes"), &["wrong-type 6:12"]);
     check(&with_step("run: x\nenv: {A: [1]}"), &["wrong-type 6:14"]);
-    check(&with_step("run: x\nfiles: {a: [1, 'dataset:x', y], b: 2}"), &["wrong-type 6:17", "bad-value 6:33", "wrong-type 6:40"]);
+    check(
+        &with_step("run: x\nfiles: {a: [1, 'dataset:x', y], b: 2}"),
+        &["wrong-type 6:17", "bad-value 6:33", "wrong-type 6:40"],
+    );
     check(&with_step("run: x\nenv:\n  A:"), &["wrong-type 7:7"]);
     check(&with_step("run: x\nif: [true]"), &["wrong-type 6:9"]);
     check(&with_step("image: i\ncommand: ls -l"), &["wrong-type 6:14"]);
@@ -279,7 +284,7 @@ steps:
       BRANCH: "on ${{ event.data.branch }}"
     timout: 2h
 "#;
-    let text: String = compiled(source)
+    let texts: Vec<String> = compiled(source)
         .diagnostics
         .iter()
         .map(|diagnostic| {
@@ -296,5 +301,5 @@ steps:
             )
         })
         .collect();
-    insta::assert_snapshot!(text);
+    insta::assert_snapshot!(texts.join(""));
 }

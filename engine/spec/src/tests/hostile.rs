@@ -96,4 +96,32 @@ proptest! {
         let source = format!("version: 1\nname: w\nsteps:\n  a: {{run: x}}\n  b:\n    run: x\n    if: |\n      {expression}\n");
         assert_sound(&source);
     }
+
+    /// Needs at random: either a cycle is reported, or every step comes after its needs. Which of the two is found out
+    /// here in another way, by following needs for as many rounds as there are steps.
+    #[test]
+    fn a_cycle_is_reported_exactly_where_there_is_one(needs in prop::collection::vec(prop::collection::vec(0_usize..8, 0..3), 8)) {
+        let mut source = String::from("version: 1\nname: w\nsteps:\n");
+        for (step, needs) in needs.iter().enumerate() {
+            let names: Vec<String> = needs.iter().filter(|need| **need != step).map(|need| format!("s{need}")).collect();
+            source.push_str(&format!("  s{step}: {{run: x, needs: [{}]}}\n", names.join(", ")));
+        }
+        let mut reach: Vec<Vec<bool>> = (0..8).map(|step| (0..8).map(|need| need != step && needs[step].contains(&need)).collect()).collect();
+        for _ in 0..8 {
+            for step in 0..8 {
+                for via in 0..8 {
+                    for need in 0..8 {
+                        if reach[step][via] && reach[via][need] {
+                            reach[step][need] = true;
+                        }
+                    }
+                }
+            }
+        }
+        let cyclic = (0..8).any(|step| reach[step][step]);
+        let codes: Vec<&str> = compiled(&source).diagnostics.iter().map(|d| d.code).collect();
+        prop_assert_eq!(codes.contains(&"cycle"), cyclic, "{}", source);
+        prop_assert_eq!(codes.is_empty(), !cyclic, "{}", source);
+        assert_sound(&source);
+    }
 }

@@ -246,12 +246,3 @@ fn every_example_compiles() {
         assert_eq!(compiled(&source).diagnostics, [], "{}", path.display());
     }
 }
-
-#[test]
-fn probe_null() {
-    use kickwheel_core::expr::{Expr, Scope};
-    let scope = Scope::from([("event".to_owned(), serde_json::json!({"data": {"actor": null}}))]);
-    for e in ["has(event.data.actor)", "has(event.data.actor) ? event.data.actor : \"\"", "has(event.data.nope)", "event.data.actor != null"] {
-        println!("{e} {:?}", Expr::new(e).evaluate(&scope));
-    }
-}

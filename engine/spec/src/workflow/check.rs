@@ -25,7 +25,7 @@ const WORKFLOW_ENV: &str = "the workflow's `env` is the same for every step";
 /// Checks all expressions; gives what each step reads of others, which becomes its needs.
 pub(super) fn check(parts: &Parts<'_>, reader: &mut Reader<'_, '_>) -> Vec<Vec<Reference>> {
     check_filters(parts, reader);
-    let types: Vec<&str> = parts.filters.iter().flat_map(|filter| triggers::event_types(&filter.filter.kind)).collect();
+    let types: Vec<&str> = parts.filters.iter().flat_map(|filter| triggers::event_types(&filter.judged.kind)).collect();
     // A broken `on` has been reported; then nothing certain can be said about `event`.
     let event = if types.is_empty() { Type::Any } else { expression::event(types) };
     let inputs =
@@ -57,7 +57,7 @@ pub(super) fn check(parts: &Parts<'_>, reader: &mut Reader<'_, '_>) -> Vec<Vec<R
 
 fn check_filters(parts: &Parts<'_>, reader: &mut Reader<'_, '_>) {
     for filter in &parts.filters {
-        let types = triggers::event_types(&filter.filter.kind);
+        let types = triggers::event_types(&filter.judged.kind);
         let event = if types.is_empty() { Type::Any } else { expression::event(types) };
         let absent = ["inputs", "steps", "matrix", "datasets", "run"].map(|name| (name, ONLY_EVENT)).to_vec();
         let scope = Scope {
@@ -76,7 +76,7 @@ fn check_filters(parts: &Parts<'_>, reader: &mut Reader<'_, '_>) {
             continue;
         }
         for (name, input) in &parts.inputs {
-            if input.decl.default.is_none() && !filter.filter.with.contains_key(*name) {
+            if input.decl.default.is_none() && !filter.judged.with.contains_key(*name) {
                 let message = format!("the input `{name}` has no default, and `{}` gives no value for it", filter.kind);
                 reader
                     .report

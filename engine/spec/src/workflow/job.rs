@@ -47,7 +47,7 @@ pub(super) fn read<'n>(
         }
         return;
     }
-    draft.step.env = env.clone();
+    draft.step.env.clone_from(env);
     if let Some(entry) = fields.get("env") {
         draft.step.env.extend(reader.env(entry, &mut draft.pending));
     }
@@ -99,7 +99,8 @@ fn check_file(node: &Node, reader: &mut Reader<'_, '_>) {
                 if item.text().is_some() {
                     check_file(item, reader);
                 } else {
-                    let message = format!("an item must be an expression or `dataset:NAME`, but is {}", item.describe());
+                    let message =
+                        format!("an item must be an expression or `dataset:NAME`, but is {}", item.describe());
                     reader.report.error(Code::WrongType, item.span.clone(), message);
                 }
             }

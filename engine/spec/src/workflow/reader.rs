@@ -411,8 +411,8 @@ impl Reader<'_, '_> {
     /// Checks a value without expressions against what its place takes.
     pub fn literal(&mut self, node: &Node, template: &Template, wanted: Wanted, key: &str) {
         let what = match (&node.kind, wanted) {
-            // Said already, or only known once it is evaluated.
-            (Kind::Null, _) | (_, Wanted::Anything | Wanted::Argument(Argument::Any)) => return,
+            // A missing value has been reported, and inputs have a check of their own, with their limits.
+            (Kind::Null, _) | (_, Wanted::Anything | Wanted::Argument(Argument::Any) | Wanted::Input(_)) => return,
             (Kind::Text(_), _) if matches!(template, Template::Expr(_)) => return,
             (Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) | Kind::Text(_), Wanted::Scalar)
             | (Kind::Text(_), Wanted::Argument(Argument::Text | Argument::Reference))
@@ -429,8 +429,6 @@ impl Reader<'_, '_> {
             (_, Wanted::Argument(Argument::Reference)) => "a text such as `model:NAME@STAGE`",
             (_, Wanted::Argument(Argument::Number)) => "a number",
             (_, Wanted::Argument(Argument::Map)) => "a map",
-            // Inputs have a check of their own, with their limits.
-            (_, Wanted::Input(_)) => return,
         };
         let message = format!("`{key}` must be {what}, but is {}", node.describe());
         self.report.error(Code::WrongType, node.span.clone(), message);

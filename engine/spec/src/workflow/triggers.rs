@@ -79,7 +79,7 @@ pub(super) fn read<'n>(
     let mut filters = Vec::new();
     match &entry.value.kind {
         Kind::Text(_) | Kind::List(_) => {
-            for (name, node) in reader.texts(entry) {
+            for (name, node) in reader.some_texts(entry) {
                 let Some(trigger) = named(name, &node.span, reader) else { continue };
                 match trigger {
                     Trigger::Event => {
@@ -96,6 +96,16 @@ pub(super) fn read<'n>(
             }
         }
         Kind::Map(entries) => {
+            if entries.is_empty() {
+                reader
+                    .report
+                    .error(
+                        Code::BadValue,
+                        entry.value.span.clone(),
+                        "`on` names no trigger, so nothing starts the workflow",
+                    )
+                    .help("leave it out to start it by hand only");
+            }
             for entry in entries {
                 let Some(trigger) = named(&entry.key, &entry.key_span, reader) else { continue };
                 read_kind(trigger, entry, inputs, &mut filters, reader);
@@ -121,7 +131,7 @@ fn named(name: &str, span: &std::ops::Range<usize>, reader: &mut Reader<'_, '_>)
     trigger
 }
 
-fn unrestricted<'n>(trigger: Trigger, node: &'n Node) -> Filter<'n> {
+fn unrestricted(trigger: Trigger, node: &Node) -> Filter<'_> {
     let kind = match trigger {
         Trigger::GitPush => FilterKind::GitPush { repos: Vec::new(), branches: Vec::new(), paths: Vec::new() },
         Trigger::DatasetChanged => FilterKind::DatasetChanged { datasets: Vec::new() },
@@ -129,7 +139,7 @@ fn unrestricted<'n>(trigger: Trigger, node: &'n Node) -> Filter<'n> {
         Trigger::Event => FilterKind::Event { types: Vec::new() },
     };
     let filter = EventFilter { id: None, kind, condition: None, with: IndexMap::new() };
-    Filter { filter, kind: trigger.name(), span: node.span.clone(), pending: Vec::new() }
+    Filter { judged: filter, kind: trigger.name(), span: node.span.clone(), pending: Vec::new() }
 }
 
 fn read_kind<'n>(
@@ -168,7 +178,7 @@ fn read_filter<'n>(
         fields.get(key).map(|entry| reader.some_texts(entry)).unwrap_or_default()
     };
     let owned = |texts: Vec<(&str, &Node)>| texts.into_iter().map(|(text, _)| text.to_owned()).collect();
-    filter.filter.kind = match trigger {
+    filter.judged.kind = match trigger {
         Trigger::GitPush => FilterKind::GitPush {
             repos: owned(texts("repo", reader)),
             branches: fields.get("branches").map(|entry| reader.globs(entry, true)).unwrap_or_default(),
@@ -196,13 +206,13 @@ fn read_filter<'n>(
         if !values::is_name(id) {
             reader.bad_name(&entry.value.span, id, "a filter");
         }
-        filter.filter.id = Some(id.to_owned());
+        filter.judged.id = Some(id.to_owned());
     }
     if let Some(entry) = fields.get("where") {
-        filter.filter.condition = reader.condition(entry, &mut filter.pending);
+        filter.judged.condition = reader.condition(entry, &mut filter.pending);
     }
     if let Some(entry) = fields.get("with") {
-        filter.filter.with = read_with(entry, inputs, &mut filter.pending, reader);
+        filter.judged.with = read_with(entry, inputs, &mut filter.pending, reader);
     }
     Some(filter)
 }
@@ -254,8 +264,8 @@ fn read_with<'n>(
 /// Names of filters are for people, so two filters must not share one.
 fn check_ids(filters: &[Filter<'_>], reader: &mut Reader<'_, '_>) {
     for (at, filter) in filters.iter().enumerate() {
-        if let Some(id) = &filter.filter.id
-            && filters[..at].iter().any(|earlier| earlier.filter.id.as_ref() == Some(id))
+        if let Some(id) = &filter.judged.id
+            && filters[..at].iter().any(|earlier| earlier.judged.id.as_ref() == Some(id))
         {
             let message = format!("another filter has the id `{id}` already");
             reader.report.error(Code::BadName, filter.span.clone(), message).help("give each filter its own");
