@@ -11,11 +11,9 @@
 pub mod api;
 pub mod extract;
 pub mod guard;
-pub mod hook;
 pub mod listen;
 pub mod refusal;
 pub mod routes;
 
-pub use hook::hook_script;
 pub use listen::{BindError, ServerConfig, bind, serve};
 pub use routes::router;

@@ -20,7 +20,7 @@ use hyper_util::{
 use kickwheel_runtime::Engine;
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
@@ -46,9 +46,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct ServerConfig {
     /// Opens everything; not empty.
     pub token: String,
-    /// The data folder, for the hook that `repos add` installs.
-    pub data: PathBuf,
-    /// The program that this hook calls: the running one.
+    /// Told when a repository's hook has written to the spool.
+    pub hook_nudge: Arc<Notify>,
+    /// The program that a repository's hook calls: the running one.
     pub binary: PathBuf,
     /// How long requests may take to end once the server is told to stop.
     pub drain: Duration,

@@ -61,14 +61,14 @@ impl Door {
         &self.0.config.token
     }
 
-    /// The data folder.
-    pub fn data(&self) -> &Path {
-        &self.0.config.data
-    }
-
     /// This program, for the hook of a repository.
     pub fn binary(&self) -> &Path {
         &self.0.config.binary
+    }
+
+    /// Says that a hook has written to the spool.
+    pub fn nudge(&self) {
+        self.0.config.hook_nudge.notify_one();
     }
 
     /// Ready when the server is told to stop: long polls and streams end then.

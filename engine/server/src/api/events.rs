@@ -37,7 +37,8 @@ pub async fn accept(State(door): State<Door>, Body(event): Body<CloudEvent>) -> 
 
 /// `POST hooks/git`: a hook has written to the spool. The spool is the record and is also read without this; the nudge
 /// only saves waiting for the next look.
-pub async fn git_hook() -> StatusCode {
+pub async fn git_hook(State(door): State<Door>) -> StatusCode {
+    door.nudge();
     StatusCode::ACCEPTED
 }
 

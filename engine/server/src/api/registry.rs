@@ -6,7 +6,6 @@ use kickwheel_schemas::api::{AddRepo, ApplyWorkflow, Page, ProjectView, RepoView
 use super::{Answer, json};
 use crate::{
     extract::{Body, Name},
-    hook::hook_script,
     refusal::Refusal,
     routes::Door,
 };
@@ -24,8 +23,8 @@ pub async fn repos(State(door): State<Door>) -> Answer<Json<Page<RepoView>>> {
 
 /// `POST repos`.
 pub async fn add_repo(State(door): State<Door>, Body(add): Body<AddRepo>) -> Answer<(StatusCode, Json<RepoView>)> {
-    let script = hook_script(door.binary(), door.data(), &add.name);
-    Ok((StatusCode::CREATED, Json(door.engine().add_repo(add, Some(script)).await?)))
+    let binary = door.binary().to_owned();
+    Ok((StatusCode::CREATED, Json(door.engine().add_repo(add, Some(binary)).await?)))
 }
 
 /// `DELETE repos/{name}`.

@@ -1,0 +1,185 @@
+//! `serve`: engine, triggers and API in one process, until a signal says otherwise.
+//!
+//! The order matters: the socket is bound before the engine starts, so that links to runs have the right port and a taken
+//! port is told at once; the `endpoint` file is written last, so that whoever finds it finds a server that answers.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use kickwheel_runtime::{Config, Engine, StartError};
+use kickwheel_server::ServerConfig;
+use kickwheel_triggers::Triggers;
+use serde_json::json;
+
+use super::Session;
+use crate::{
+    args::Serve,
+    exit::{Exit, Failure, Outcome},
+    output::{Look, say},
+    places, runner_binary,
+    signals::Signals,
+};
+
+/// The whole life of a server.
+pub async fn serve(session: &Session, args: Serve) -> Outcome {
+    let mut signals = Signals::catch()?;
+    let data = places::data_folder(&session.global)?;
+    places::make_private_folder(&data)?;
+    let token = places::secret(&places::token_file(&data))?;
+    let runner = runner_binary::find(&data)?;
+    let listener = kickwheel_server::bind(&args.listen)
+        .await
+        .map_err(|e| Failure::new(Exit::Refused, "listen", format!("cannot {e}")))?;
+    let address = listener.local_addr().map_err(|e| Failure::new(Exit::Refused, "listen", e.to_string()))?;
+    let url = format!("http://{address}");
+    let engine = tokio::select! {
+        engine = Engine::start(Config {
+            data: data.clone(),
+            database: args.database.clone(),
+            runner,
+            local_cpu_milli: args.cpu,
+            base_url: url.clone(),
+            lease: args.lease,
+        }) => engine.map_err(not_started)?,
+        () = signals.next() => return Ok(Exit::Interrupted),
+    };
+    let triggers = Triggers::start(&engine);
+    let config = ServerConfig {
+        token,
+        hook_nudge: triggers.nudger(),
+        binary: std::env::current_exe()
+            .map_err(|e| Failure::new(Exit::Refused, "program", format!("cannot tell where this program is: {e}")))?,
+        drain: args.drain,
+    };
+    let endpoint = Endpoint::write(&data, &url)?;
+    announce(session.look, address, &data, args.database.as_deref())?;
+
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let server = tokio::spawn(kickwheel_server::serve(engine.clone(), listener, config, async {
+        // A dropped sender means the same as a sent word: stop.
+        let _ = stopped.await;
+    }));
+    signals.next().await;
+    tracing::info!(drain = ?args.drain, "asked to stop: taking nothing new, letting what is under way be recorded");
+    let began = Instant::now();
+    let _ = stop.send(());
+    let drained = async {
+        let served = server.await;
+        let left = || args.drain.saturating_sub(began.elapsed());
+        engine.shutdown(left()).await;
+        if tokio::time::timeout(left(), triggers.join()).await.is_err() {
+            tracing::warn!("a trigger did not end in time; what it had not handed over is found at the next start");
+        }
+        served
+    };
+    let served = tokio::select! {
+        served = drained => served,
+        () = signals.next() => {
+            tracing::warn!("asked again: ending at once; what is recorded is recovered at the next start");
+            return Ok(Exit::Interrupted);
+        }
+    };
+    drop(endpoint);
+    match served {
+        Ok(Ok(())) => Ok(Exit::Ok),
+        Ok(Err(e)) => Err(Failure::new(Exit::Refused, "serve", format!("cannot serve: {e}"))),
+        Err(e) => Err(Failure::new(Exit::Refused, "serve", format!("the server ended by itself: {e}"))),
+    }
+}
+
+/// An engine that did not start, as a failure of the command.
+pub fn not_started(error: StartError) -> Failure {
+    let code = match &error {
+        StartError::Locked { .. } => "data_folder_locked",
+        StartError::Part { .. } => "start",
+    };
+    Failure::new(Exit::Refused, code, format!("cannot {error}"))
+}
+
+fn announce(look: Look, address: SocketAddr, data: &Path, database: Option<&str>) -> Result<(), Failure> {
+    let url = format!("http://{address}");
+    let token_file = places::token_file(data);
+    let database = database.map_or_else(|| format!("sqlite:{}", data.join("kickwheel.db").display()), without_password);
+    if look.json {
+        return say(json!({
+            "url": url,
+            "data": data,
+            "database": database,
+            "token_file": token_file,
+            "pid": std::process::id(),
+        })
+        .to_string());
+    }
+    say(format!(
+        "kickwheel {} turns\n  url       {url}\n  data      {}\n  database  {database}\n  token     {}",
+        env!("CARGO_PKG_VERSION"),
+        data.display(),
+        token_file.display()
+    ))
+}
+
+/// A database's URL that may be shown.
+fn without_password(url: &str) -> String {
+    let Ok(mut parsed) = reqwest::Url::parse(url) else {
+        return "(a URL that cannot be read)".to_owned();
+    };
+    if parsed.password().is_some() && parsed.set_password(Some("***")).is_err() {
+        return format!("{}://…", parsed.scheme());
+    }
+    // Passwords may also be given as a parameter.
+    parsed.set_query(None);
+    parsed.to_string()
+}
+
+/// The file by which the command line finds this server; gone when this is dropped.
+struct Endpoint {
+    file: PathBuf,
+    url: String,
+}
+
+impl Endpoint {
+    fn write(data: &Path, url: &str) -> Result<Self, Failure> {
+        let file = places::endpoint_file(data);
+        places::replace(&file, &format!("{url}\n"))
+            .map_err(|e| Failure::new(Exit::Refused, "endpoint", format!("cannot write {}: {e}", file.display())))?;
+        Ok(Self { file, url: url.to_owned() })
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        // Another server may have taken over meanwhile; its file stays.
+        if fs::read_to_string(&self.file).is_ok_and(|text| text.trim() == self.url) {
+            let _ = fs::remove_file(&self.file);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_databases_password_is_never_shown() {
+        assert_eq!(without_password("postgres://me:secret@db:5432/kw"), "postgres://me:***@db:5432/kw");
+        assert!(!without_password("postgres://db/kw?password=secret").contains("secret"));
+        assert!(!without_password("me:secret@db").contains("secret@db/"));
+        assert_eq!(without_password("postgres://db/kw"), "postgres://db/kw");
+    }
+
+    #[test]
+    fn the_endpoint_file_is_removed_unless_another_server_wrote_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = places::endpoint_file(folder.path());
+        drop(Endpoint::write(folder.path(), "http://127.0.0.1:1").expect("written"));
+        assert!(!file.exists());
+        let first = Endpoint::write(folder.path(), "http://127.0.0.1:1").expect("written");
+        places::replace(&file, "http://127.0.0.1:2\n").expect("taken over");
+        drop(first);
+        assert!(file.exists());
+    }
+}
