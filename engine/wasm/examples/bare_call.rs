@@ -22,7 +22,7 @@ struct Bare {
 }
 
 impl Bare {
-    fn new(component: &[u8]) -> anyhow::Result<Self> {
+    fn new(component: &[u8]) -> wasmtime::Result<Self> {
         let mut config = Config::new();
         config.consume_fuel(true).epoch_interruption(true);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(PoolingAllocationConfig::default()));
@@ -34,18 +34,18 @@ impl Bare {
         Ok(Self { engine, pre })
     }
 
-    fn call(&self) -> anyhow::Result<String> {
+    fn call(&self) -> wasmtime::Result<String> {
         let mut store = Store::new(&self.engine, ());
         store.set_fuel(10_000_000_000)?;
         store.set_epoch_deadline(1_000);
         let instance = self.pre.instantiate(&mut store)?;
         let run = instance.get_typed_func::<(&str,), (Result<String, String>,)>(&mut store, "run")?;
         let (text,) = run.call(&mut store, (CALL,))?;
-        text.map_err(anyhow::Error::msg)
+        text.map_err(wasmtime::Error::msg)
     }
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> wasmtime::Result<()> {
     let shipped = builtin().iter().find(|plugin| plugin.name == "best-of").expect("best-of ships");
     let bare = Bare::new(shipped.component)?;
     let host = Host::new(HostConfig::default())?;
@@ -55,7 +55,7 @@ fn main() -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
 
     let fuel = runtime.block_on(host.call(&plugin, &call, &limits));
-    anyhow::ensure!(fuel.result.is_ok(), "{fuel:?}");
+    assert!(fuel.result.is_ok(), "{fuel:?}");
     println!("{}: {} bytes, {} fuel, {}", shipped.name, shipped.component.len(), fuel.fuel_used, bare.call()?);
     let (mut bares, mut ours, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {

@@ -44,7 +44,10 @@ async fn main() -> anyhow::Result<()> {
         }
     }
     anyhow::ensure!(calls > 0, "no plugins in {new}");
-    anyhow::ensure!(different == 0, "{different} of {calls} calls differ: run `plugins/build.sh --update` if that is meant");
+    anyhow::ensure!(
+        different == 0,
+        "{different} of {calls} calls differ: run `plugins/build.sh --update` if that is meant"
+    );
     println!("{calls} calls, none differs");
     Ok(())
 }

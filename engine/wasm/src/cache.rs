@@ -6,8 +6,9 @@
 //! file that does not verify is logged, ignored and written anew. Nothing here is worth a backup.
 
 use std::{
-    fs, io,
+    fs,
     hash::{Hash, Hasher},
+    io,
     io::Write,
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -126,7 +127,10 @@ fn deserialize(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
 fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let size = fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes are more than {MAX_FILE_BYTES}")));
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("{size} bytes are more than {MAX_FILE_BYTES}"),
+        ));
     }
     fs::read(path)
 }

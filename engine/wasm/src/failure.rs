@@ -11,7 +11,9 @@ use wasmtime::{PoolConcurrencyLimitError, Trap};
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// wasmtime refuses the configuration, or the machine gives it too little address space.
-    #[error("set up the WASM engine for {max_concurrent} calls at once: {message}; a lower `max_concurrent` needs less address space")]
+    #[error(
+        "set up the WASM engine for {max_concurrent} calls at once: {message}; a lower `max_concurrent` needs less address space"
+    )]
     Engine {
         /// As configured.
         max_concurrent: usize,
@@ -32,7 +34,9 @@ pub enum HostError {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The bytes do not compile.
-    #[error("compile the plugin {name} ({size} bytes): {message}; it must be a WASM component, not a core module (`wasm-tools component new` makes one)")]
+    #[error(
+        "compile the plugin {name} ({size} bytes): {message}; it must be a WASM component, not a core module (`wasm-tools component new` makes one)"
+    )]
     Compile {
         /// The manifest's name.
         name: String,
@@ -42,7 +46,9 @@ pub enum LoadError {
         message: String,
     },
     /// It compiles, but it is not of the world `kickwheel:plugin/plugin`, or imports what the sandbox does not have.
-    #[error("link the plugin {name}: {message}; it must export `run` of kickwheel:plugin@0.1.0 and import nothing but its `host` and WASI 0.2")]
+    #[error(
+        "link the plugin {name}: {message}; it must export `run` of kickwheel:plugin@0.1.0 and import nothing but its `host` and WASI 0.2"
+    )]
     World {
         /// The manifest's name.
         name: String,
@@ -67,7 +73,9 @@ pub enum CallFailure {
         message: String,
     },
     /// It used up its instructions.
-    #[error("it used up its {fuel} units of fuel (about one per instruction); raise the fuel limit or give it less to do")]
+    #[error(
+        "it used up its {fuel} units of fuel (about one per instruction); raise the fuel limit or give it less to do"
+    )]
     OutOfFuel {
         /// The limit.
         fuel: u64,
@@ -79,7 +87,9 @@ pub enum CallFailure {
         limit: Duration,
     },
     /// It asked for more memory than it may have.
-    #[error("it asked for {wanted} bytes of memory, but may have {limit}; raise the memory limit or give it less to do")]
+    #[error(
+        "it asked for {wanted} bytes of memory, but may have {limit}; raise the memory limit or give it less to do"
+    )]
     OutOfMemory {
         /// What all its memories together would have become.
         wanted: u64,

@@ -46,12 +46,15 @@ const STACK_KEEP_RESIDENT_BYTES: usize = 16 << 10;
 /// Most bytes that the host copies out of a guest in one go, unless its output limit is higher.
 const COPY_BYTES: usize = 16 << 20;
 
+/// The longest time limit, so that no deadline lies beyond what clocks can hold.
+const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// How a [`Host`] is set up.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
     /// Where compiled plugins are kept; none compiles at every start.
     pub cache: Option<CacheConfig>,
-    /// Calls that may run at once; further ones wait.
+    /// Calls that may run at once, at least 1; further ones wait.
     pub max_concurrent: usize,
     /// The highest memory limit that a call may be given, in bytes.
     pub max_memory_bytes: u64,
@@ -70,7 +73,7 @@ pub struct Limits {
     pub fuel: u64,
     /// All memories of the component together.
     pub memory_bytes: u64,
-    /// By the clock, from the moment that the call has its place.
+    /// By the clock, from the moment that the call has its place. At most a day.
     pub time: Duration,
     /// Length of the returned JSON text, and of a returned error.
     pub output_bytes: usize,
@@ -142,7 +145,10 @@ impl fmt::Debug for Host {
 
 impl fmt::Debug for Plugin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plugin").field("name", &self.0.manifest.name).field("digest", &self.0.digest).finish_non_exhaustive()
+        f.debug_struct("Plugin")
+            .field("name", &self.0.manifest.name)
+            .field("digest", &self.0.digest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -166,7 +172,8 @@ impl Plugin {
 impl Host {
     /// A host with its pool and its ticker thread.
     pub fn new(config: HostConfig) -> Result<Self, HostError> {
-        let max_concurrent = config.max_concurrent;
+        let max_concurrent = config.max_concurrent.max(1);
+        let config = HostConfig { max_concurrent, ..config };
         let failed = |message| HostError::Engine { max_concurrent, message };
         let engine = Engine::new(&engine_config(&config)).map_err(|error| failed(format!("{error:#}")))?;
         let mut linker = Linker::new(&engine);
@@ -210,7 +217,7 @@ impl Host {
         Ok(Plugin(Arc::new(Loaded { digest, manifest, origin, pre })))
     }
 
-    /// Calls a plugin. A failed call is data; dropping the future ends the guest.
+    /// Calls a plugin. A failed call is data; dropping the future ends the guest. Needs a tokio runtime with timers.
     pub async fn call(&self, plugin: &Plugin, call: &PluginCall, limits: &Limits) -> CallReport {
         let refused = |failure| CallReport { result: Err(failure), logs: Vec::new(), fuel_used: 0 };
         if !Engine::same(&self.0.engine, plugin.0.pre.engine()) {
@@ -220,7 +227,11 @@ impl Host {
             return refused(failure);
         }
         let argument = serde_json::to_string(call).expect("a call has text keys only");
-        let limits = Limits { memory_bytes: limits.memory_bytes.min(self.0.max_memory_bytes), ..limits.clone() };
+        let limits = Limits {
+            memory_bytes: limits.memory_bytes.min(self.0.max_memory_bytes),
+            time: limits.time.min(MAX_TIME),
+            ..limits.clone()
+        };
 
         let _place = self.0.places.acquire().await.expect("the semaphore is never closed");
         let _ticking = self.0.ticker.running();

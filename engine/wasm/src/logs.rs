@@ -98,7 +98,7 @@ impl CallLog {
         self.with(|lines| {
             for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
                 // A guest that never ends its line must not grow the host's memory past the limit either.
-                let room = lines.left.saturating_sub(lines.partial[stream as usize].len()) + 1;
+                let room = (lines.left + 1).saturating_sub(lines.partial[stream as usize].len());
                 lines.partial[stream as usize].extend_from_slice(&piece[..piece.len().min(room)]);
                 if piece.ends_with(b"\n") {
                     lines.end_line(stream);
@@ -117,7 +117,8 @@ impl CallLog {
             }
             let mut kept = mem::take(&mut lines.kept);
             if lines.dropped > 0 {
-                let message = format!("{} more lines were dropped: a call may log {} bytes", lines.dropped, lines.limit);
+                let message =
+                    format!("{} more lines were dropped: a call may log {} bytes", lines.dropped, lines.limit);
                 kept.push(LogLine { level: LogLevel::Warn, message });
             }
             kept

@@ -17,7 +17,9 @@ const QUOTE: usize = 80;
 pub(crate) fn check_arguments(manifest: &PluginManifest, with: &BTreeMap<String, Value>) -> Result<(), CallFailure> {
     for (name, field) in &manifest.inputs {
         let message = match with.get(name) {
-            None if field.required => format!("`with.{name}` is missing; it is {}", described(&field.ty, &field.description)),
+            None if field.required => {
+                format!("`with.{name}` is missing; it is {}", described(&field.ty, &field.description))
+            }
             Some(value) if !field.accepts(value) => {
                 format!("`with.{name}` is {}, but must be {}", shown(value), described(&field.ty, &field.description))
             }
@@ -58,7 +60,11 @@ pub(crate) fn read(manifest: &PluginManifest, text: &str, limits: &Limits) -> Re
                 return bad(format!("it returned the output {name:?}, but its plugin.json declares only {known}"));
             }
             Some(field) if !field.accepts(value) => {
-                return bad(format!("it returned {} as the output {name:?}, which is declared as {}", shown(value), field.ty));
+                return bad(format!(
+                    "it returned {} as the output {name:?}, which is declared as {}",
+                    shown(value),
+                    field.ty
+                ));
             }
             Some(_) => {}
         }

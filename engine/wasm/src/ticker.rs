@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    thread::{self, Thread},
+    thread::{self, JoinHandle, Thread},
     time::Duration,
 };
 
@@ -32,6 +32,10 @@ pub(crate) struct Ticking(Arc<AtomicUsize>);
 impl Ticker {
     /// Starts the thread.
     pub(crate) fn start(engine: &Engine) -> io::Result<Self> {
+        Ok(Self::spawn(engine)?.0)
+    }
+
+    fn spawn(engine: &Engine) -> io::Result<(Self, JoinHandle<()>)> {
         let running = Arc::new(AtomicUsize::new(0));
         let (weak_engine, weak_running) = (engine.weak(), Arc::downgrade(&running));
         let handle = thread::Builder::new().name("wasm-ticker".to_owned()).spawn(move || {
@@ -48,7 +52,7 @@ impl Ticker {
                 }
             }
         })?;
-        Ok(Self { running, thread: handle.thread().clone() })
+        Ok((Self { running, thread: handle.thread().clone() }, handle))
     }
 
     /// Keeps the epoch advancing until the answer is dropped.
@@ -71,5 +75,35 @@ impl Drop for Ticker {
 impl Drop for Ticking {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn ends(handle: &JoinHandle<()>) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < deadline {
+            if handle.is_finished() {
+                return true;
+            }
+            thread::yield_now();
+        }
+        false
+    }
+
+    #[test]
+    fn the_thread_ends_with_its_host_whether_it_ticked_or_not() {
+        let engine = Engine::default();
+        let (idle, handle) = Ticker::spawn(&engine).expect("a thread can be started");
+        drop(idle);
+        assert!(ends(&handle));
+        let (busy, handle) = Ticker::spawn(&engine).expect("a thread can be started");
+        drop(busy.running());
+        drop(busy);
+        assert!(ends(&handle));
     }
 }

@@ -39,7 +39,11 @@ fn run(with: Arguments) -> Result<Return, String> {
     let candidate = find(&metrics_of(&with.candidate), metric, "the candidate")?;
     let (name, version, metrics) = match &with.baseline {
         Resolved::None { reference } => {
-            return Ok(verdict(true, candidate, format!("there is no {reference} yet to compare {metric} {candidate} with")));
+            return Ok(verdict(
+                true,
+                candidate,
+                format!("there is no {reference} yet to compare {metric} {candidate} with"),
+            ));
         }
         Resolved::Dataset { reference, .. } => {
             return Err(format!("`baseline` is {reference}, a dataset, which has no metrics; give a model"));
@@ -50,7 +54,9 @@ fn run(with: Arguments) -> Result<Return, String> {
         Ok(baseline) => baseline,
         Err(missing) => match with.when_missing {
             WhenMissing::Fail => return Err(format!("{missing}, or set `when_missing: pass`")),
-            WhenMissing::Pass => return Ok(verdict(true, candidate, format!("{missing}: passed, as `when_missing` says"))),
+            WhenMissing::Pass => {
+                return Ok(verdict(true, candidate, format!("{missing}: passed, as `when_missing` says")));
+            }
         },
     };
     let improvement = with.goal.improvement(candidate, baseline);

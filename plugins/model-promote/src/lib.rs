@@ -45,7 +45,9 @@ fn run(with: Arguments) -> Result<Return, String> {
         Some(Resolved::Dataset { reference, .. }) => (reference, None),
     };
     if reference != wanted {
-        return Err(format!("`current` is {reference}, but the stage to be moved is {wanted}; leave it out or give that"));
+        return Err(format!(
+            "`current` is {reference}, but the stage to be moved is {wanted}; leave it out or give that"
+        ));
     }
     let metrics: BTreeMap<String, f64> = metrics.as_ref().map(metrics_of).unwrap_or_default();
     let replaces = version.map_or_else(|| "nothing".to_owned(), |version| format!("version {version}"));
@@ -54,7 +56,8 @@ fn run(with: Arguments) -> Result<Return, String> {
     if let Some(version) = version {
         ret = ret.output("replaces", version);
     }
-    let effect = Effect::RegisterModel { name, artifact: model, metrics, stage: Some(stage), expected_version: version };
+    let effect =
+        Effect::RegisterModel { name, artifact: model, metrics, stage: Some(stage), expected_version: version };
     Ok(ret.effect(effect))
 }
 

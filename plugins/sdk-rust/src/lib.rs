@@ -168,7 +168,14 @@ pub fn answer<A: DeserializeOwned>(call: &str, run: fn(A) -> Result<Return, Stri
     struct Call<A> {
         with: A,
     }
-    let call: Call<A> = serde_json::from_str(call).map_err(|error| format!("read the step's `with`: {error}"))?;
+    // A panic ends the guest without a word otherwise.
+    std::panic::set_hook(Box::new(|panic| bindings::kickwheel::plugin::host::log("error", &panic.to_string())));
+    let call: Call<A> = serde_json::from_str(call).map_err(|error| {
+        // The position is one in the call's JSON, which whoever wrote the workflow never sees.
+        let error = error.to_string();
+        let what = error.split(" at line ").next().unwrap_or(&error);
+        format!("read the step's `with`: {what}")
+    })?;
     let ret = run(call.with)?;
     serde_json::to_string(&ret).map_err(|error| format!("write the result: {error}"))
 }

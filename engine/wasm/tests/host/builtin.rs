@@ -60,7 +60,8 @@ async fn model_promote_answers_as_recorded() {
 #[tokio::test]
 async fn model_promote_expects_the_version_that_the_reference_resolved_to() {
     let host = host();
-    let plugin = host.load(shipped("model-promote").component, shipped("model-promote").manifest()).expect("it is a plugin");
+    let plugin =
+        host.load(shipped("model-promote").component, shipped("model-promote").manifest()).expect("it is a plugin");
     let artifact = json!({ "digest": format!("sha256:{}", "ef".repeat(32)), "size": 3 });
     let mut call = call_with(json!({ "model": artifact, "name": "churn" }));
     // What the engine does before a call: form the reference, resolve it, put it in its place.

@@ -13,7 +13,11 @@ const WIT: &str = include_str!("../../../../schemas/wit/plugin.wit");
 /// The parts of WASI that a test's guest may import, cut down to what is called.
 const WASI: &str = "
 package wasi:clocks@0.2.3 {
-  interface monotonic-clock { now: func() -> u64; }
+  interface monotonic-clock {
+    use wasi:io/poll@0.2.3.{pollable};
+    now: func() -> u64;
+    subscribe-duration: func(when: u64) -> pollable;
+  }
   interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }
 }
 package wasi:random@0.2.3 {
@@ -26,6 +30,7 @@ package wasi:filesystem@0.2.3 {
   interface preopens { use types.{descriptor}; get-directories: func() -> list<tuple<descriptor, string>>; }
 }
 package wasi:io@0.2.3 {
+  interface poll { resource pollable { block: func(); } }
   interface error { resource error; }
   interface streams {
     use error.{error};
@@ -107,8 +112,10 @@ impl Guest {
         let world = format!("package test:guest; world guest {{ include kickwheel:plugin/plugin@0.1.0; {imports} }}");
         let package = resolve.push_str("guest.wit", &world).expect("the guest's world parses");
         let world = resolve.select_world(&[package], Some("guest")).expect("the world exists");
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("the metadata can be embedded");
-        let mut encoder = ComponentEncoder::default().validate(true).module(&module).expect("the module fits its world");
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+            .expect("the metadata can be embedded");
+        let mut encoder =
+            ComponentEncoder::default().validate(true).module(&module).expect("the module fits its world");
         encoder.encode().expect("the module can be made a component")
     }
 }

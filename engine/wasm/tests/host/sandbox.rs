@@ -1,6 +1,6 @@
 //! What a guest sees of the world: nothing that changes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use kickwheel_wasm::{CallFailure, Limits, LogLevel};
 use serde_json::json;
@@ -98,10 +98,14 @@ async fn there_are_no_variables_arguments_or_folders() {
     for (interface, import) in [
         ("cli/environment", r#"(import "wasi:cli/environment@0.2.3" "get-environment" (func $list (param i32)))"#),
         ("cli/environment", r#"(import "wasi:cli/environment@0.2.3" "get-arguments" (func $list (param i32)))"#),
-        ("filesystem/preopens", r#"(import "wasi:filesystem/preopens@0.2.3" "get-directories" (func $list (param i32)))"#),
+        (
+            "filesystem/preopens",
+            r#"(import "wasi:filesystem/preopens@0.2.3" "get-directories" (func $list (param i32)))"#,
+        ),
     ] {
         // A list arrives as a pointer and a length; only the length is kept.
-        let length = seen(interface, import, "(call $list (i32.const 2044)) (i32.store (i32.const 2052) (i32.const 0))").await;
+        let length =
+            seen(interface, import, "(call $list (i32.const 2044)) (i32.store (i32.const 2052) (i32.const 0))").await;
         assert_eq!(length, BTreeSet::from([0]), "{import}");
     }
 }
@@ -123,6 +127,19 @@ async fn standard_output_becomes_log_lines() {
     assert!(report.result.is_ok(), "{report:?}");
     let lines: Vec<_> = report.logs.iter().map(|line| (line.level, line.message.as_str())).collect();
     assert_eq!(lines, [(LogLevel::Info, "first"), (LogLevel::Info, "second")]);
+}
+
+#[tokio::test]
+async fn a_guest_that_sleeps_is_timed_out() {
+    let an_hour = "(call $block (call $after (i64.const 3600000000000))) (unreachable)";
+    let guest = Guest::new("", an_hour)
+        .import(
+            "clocks/monotonic-clock",
+            r#"(import "wasi:clocks/monotonic-clock@0.2.3" "subscribe-duration" (func $after (param i64) (result i32)))"#,
+        )
+        .import("io/poll", r#"(import "wasi:io/poll@0.2.3" "[method]pollable.block" (func $block (param i32)))"#);
+    let limits = Limits { time: Duration::from_millis(50), ..Limits::default() };
+    assert_eq!(run(&guest, &limits).await.result, Err(CallFailure::TimedOut { limit: limits.time }));
 }
 
 #[tokio::test]
