@@ -130,9 +130,7 @@ impl PluginManifest {
     /// template needs an argument that is absent and has no default.
     pub fn derived_references(&self, with: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
         let absent = self.inputs.iter().filter(|(name, _)| !with.contains_key(*name));
-        absent
-            .filter_map(|(name, field)| Some((name.clone(), fill(field.derive.as_deref()?, with)?)))
-            .collect()
+        absent.filter_map(|(name, field)| Some((name.clone(), fill(field.derive.as_deref()?, with)?))).collect()
     }
 }
 
