@@ -250,6 +250,7 @@ impl Inner {
         let claim = match understood(self.attempts.get::<Claim>(&name).await)? {
             Document::Understood(claim) if claim.is_authentic(&credential) => claim,
             Document::Understood(_) | Document::Malformed => {
+                self.end_leftovers(key, None).await?;
                 let reason = "its claim was not made by a runner that was given the attempt's credential".to_owned();
                 return Ok(Observed::Lost { reason });
             }

@@ -6,7 +6,8 @@
 //! second time loses the claim. It never sends a signal to anybody.
 //!
 //! One agent serves a pool's folder; `agent.lock` says which. It listens on `agent.sock` there, JSON lines both ways
-//! (`AgentRequest`, `AgentReply`), to its own user only. When the folder is gone and no runner is left, it ends.
+//! (`AgentRequest`, `AgentReply`), to its own user only. It ends when it waits for no runner and its folder is gone or, in the
+//! background, nobody has been connected for a while.
 
 use std::{
     collections::BTreeMap,
@@ -36,7 +37,7 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use crate::options::Agent as Options;
+use crate::options::{Agent as Options, AgentMode};
 
 /// Longest request, in bytes.
 const REQUEST_LIMIT: u64 = 64 * 1024;
@@ -50,6 +51,10 @@ const START_INTERVAL: Duration = Duration::from_millis(2);
 /// Between two looks whether the folder is still there.
 const FOLDER_INTERVAL: Duration = Duration::from_secs(2);
 
+/// An agent in the background that nobody talks to and that waits for no runner ends after so many of these looks, a
+/// minute. The next engine starts another.
+const IDLE_LOOKS: u32 = 30;
+
 /// What fits into the address of a Unix socket, with room for its end.
 const SOCKET_PATH_LIMIT: usize = 100;
 
@@ -58,6 +63,8 @@ struct Agent {
     attempts: Attempts,
     /// Process ids of the runners that this agent waits for.
     running: Arc<Mutex<BTreeMap<String, u32>>>,
+    /// One clone per open connection, besides the agent's own.
+    connected: Arc<()>,
 }
 
 /// Starts an agent in the background, unless one serves the folder already, and returns when it answers.
@@ -94,7 +101,7 @@ pub fn detach(options: &Options) -> Result<(), String> {
 
 /// Serves the folder until it is gone. Returns at once if another agent does already.
 pub async fn serve(options: Options) -> Result<(), String> {
-    if options.mode == crate::options::AgentMode::Detached {
+    if options.mode == AgentMode::Detached {
         rustix::process::setsid().map_err(|error| format!("begin a session: {error}"))?;
     }
     let folder = prepare(&options.folder)?;
@@ -102,19 +109,23 @@ pub async fn serve(options: Options) -> Result<(), String> {
     let agent = Agent {
         attempts: Attempts::local(&folder).map_err(|error| error.to_string())?,
         running: Arc::new(Mutex::new(BTreeMap::new())),
+        connected: Arc::new(()),
     };
     let (path, _open) = socket_path(&folder)?;
     // It is a dead agent's: we hold the lock.
     match fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(format!("remove {path:?}: {error}")),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(format!("remove {}: {error}", path.display()));
+        }
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(&path).map_err(|error| format!("listen on {path:?}: {error}"))?;
+    let listener = UnixListener::bind(&path).map_err(|error| format!("listen on {}: {error}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-        .map_err(|error| format!("protect {path:?}: {error}"))?;
+        .map_err(|error| format!("protect {}: {error}", path.display()))?;
     let identity = |path: &Path| fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()));
     let socket = folder.join("agent.sock");
     let own = identity(&socket);
+    let mut idle_looks = 0;
     let mut look = tokio::time::interval(FOLDER_INTERVAL);
     loop {
         tokio::select! {
@@ -127,7 +138,11 @@ pub async fn serve(options: Options) -> Result<(), String> {
                 }
             }
             _ = look.tick() => {
-                if identity(&socket) != own && agent.running().is_empty() {
+                let busy = !agent.running().is_empty();
+                let connected = Arc::strong_count(&agent.connected) > 1;
+                idle_looks = if busy || connected { 0 } else { idle_looks + 1 };
+                let forgotten = options.mode == AgentMode::Detached && idle_looks >= IDLE_LOOKS;
+                if !busy && (forgotten || identity(&socket) != own) {
                     return Ok(());
                 }
             }
@@ -267,7 +282,8 @@ impl Agent {
     /// Tells the pool at once what it would find out later. The runner's own explanation, if it left one, stays.
     async fn note_exit(&self, attempt: &str, pid: u32, message: String) {
         let folder = self.attempts.folder().join(attempt);
-        if folder.join(file::RESULT).exists() || folder.join(file::EXIT).exists() {
+        // Nobody asks about a removed attempt, and writing would bring its folder back.
+        if !folder.is_dir() || folder.join(file::RESULT).exists() || folder.join(file::EXIT).exists() {
             return;
         }
         let said = fs::read_to_string(folder.join("runner.log")).unwrap_or_default();
@@ -275,7 +291,7 @@ impl Agent {
             Some(line) => format!("{message}: {line}"),
             None => message,
         };
-        // The folder may be gone, and then nobody asks.
+        // A full disk; the pool finds out by itself, only later.
         let _ = self.attempts.put(attempt, &RunnerExit { pid, message, at: Millis::now() }).await;
     }
 }

@@ -66,7 +66,8 @@ pub async fn run(options: options::Run) -> Result<(), String> {
     detach()?;
     // From here on a SIGTERM is a message, not the end.
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| format!("receive signals: {error}"))?;
-    let folder = options.attempt.canonicalize().map_err(|error| format!("open {:?}: {error}", options.attempt))?;
+    let folder =
+        options.attempt.canonicalize().map_err(|error| format!("open {}: {error}", options.attempt.display()))?;
     let name = folder.file_name().and_then(|name| name.to_str()).ok_or("read the attempt folder's name")?.to_owned();
     let parent = folder.parent().ok_or("find the folder of all attempts")?;
     let attempts = Attempts::open(parent).map_err(|error| error.to_string())?;

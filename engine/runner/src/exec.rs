@@ -106,6 +106,9 @@ pub async fn execute(
     let (mut child, pipe) = match spawn(&attempt.spec, layout, entrance) {
         Ok(started) => started,
         Err(error) => {
+            if let Limit::Cgroup(group) = limit {
+                group.remove().await?;
+            }
             let code = match error.kind() {
                 io::ErrorKind::NotFound => 127,
                 io::ErrorKind::PermissionDenied => 126,
@@ -224,9 +227,13 @@ impl Supervision<'_> {
         }
         let resident = memory::resident_bytes();
         self.peak = self.peak.max(resident);
-        if self.limit.is_exceeded(resident) && self.stopping.is_none_or(|stopping| stopping.why != Why::OutOfMemory) {
-            self.log.note(&format!("the job uses {resident} bytes of memory, more than its limit; it is killed"));
-            self.stopping = Some(Stopping { why: Why::OutOfMemory, kill_at: Instant::now() });
+        if self.limit.is_exceeded(resident) {
+            if self.stopping.is_none() {
+                let note = format!("the job uses {resident} bytes of memory, more than its limit; it is killed");
+                self.log.note(&note);
+                self.stopping = Some(Stopping { why: Why::OutOfMemory, kill_at: Instant::now() });
+            }
+            // A job that is being stopped for another reason loses its grace, but ends for that reason.
             self.kill();
         }
         if Instant::now() >= self.beat_at {

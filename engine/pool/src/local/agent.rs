@@ -22,6 +22,9 @@ use crate::PoolError;
 /// How long an answer may take, the start of an agent included.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often a request is repeated on a new connection: an agent may end just when it is called.
+const CONNECTIONS: u32 = 3;
+
 /// Longest answer, in bytes.
 const REPLY_LIMIT: u64 = 4 * 1024 * 1024;
 
@@ -45,7 +48,9 @@ impl Client {
     /// Asks for a runner of an attempt.
     pub async fn start(&self, attempt: &str, artifacts: &Path, cgroup: Option<&Path>) -> Result<(), PoolError> {
         let text = |path: &Path| {
-            path.to_str().map(str::to_owned).ok_or_else(|| self.problem(format!("the path {path:?} is not UTF-8")))
+            path.to_str()
+                .map(str::to_owned)
+                .ok_or_else(|| self.problem(format!("the path {} is not UTF-8", path.display())))
         };
         let request = AgentRequest::Start {
             attempt: attempt.to_owned(),
@@ -73,16 +78,25 @@ impl Client {
                     return Ok(reply);
                 }
             }
-            let mut open = match self.connect().await {
-                Ok(open) => open,
-                Err(_) => {
-                    self.launch().await?;
-                    self.connect().await.map_err(|error| self.problem(error.to_string()))?
+            let mut problem = None;
+            for _ in 0..CONNECTIONS {
+                let mut open = match self.connect().await {
+                    Ok(open) => open,
+                    Err(_) => {
+                        self.launch().await?;
+                        self.connect().await.map_err(|error| self.problem(error.to_string()))?
+                    }
+                };
+                match exchange(&mut open, &line).await {
+                    Ok(reply) => {
+                        *slot = Some(open);
+                        return Ok(reply);
+                    }
+                    Err(error) => problem = Some(error),
                 }
-            };
-            let reply = exchange(&mut open, &line).await.map_err(|error| self.problem(error.to_string()))?;
-            *slot = Some(open);
-            Ok(reply)
+            }
+            let problem = problem.map(|error| error.to_string()).unwrap_or_default();
+            Err(self.problem(format!("it hung up {CONNECTIONS} times: {problem}")))
         };
         match tokio::time::timeout(PATIENCE, talk).await {
             Ok(reply) => reply,
