@@ -13,8 +13,8 @@ use crate::{
     write::{Accept, Decide, FORGET_LIMIT, ForgetSeen, MoveRef, Park, Quarantine, ReportRef},
 };
 
-/// Makes an event durable at the end of its lane.
-pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
+/// Takes the event's identity; gives the key of the first receipt, if there was one.
+async fn take_identity(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Option<EventKey>> {
     let event = &accept.event;
     event.check().map_err(|e| super::invalid(e.to_string()))?;
     let identity = key::event_identity(&accept.project, &event.source, &event.id);
@@ -26,12 +26,19 @@ pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
             [identity.as_str().into(), (&accept.project).into(), Arg::show(accept.key), accept.received_at.into()],
         )
         .await?;
-    if fresh == 0 {
-        let row = tx.conn.fetch_one("SELECT event_key FROM seen WHERE identity = $1", [identity.into()]).await?;
-        let first = row.ok_or_else(|| stale("the identity was being forgotten"))?.parse("event_key")?;
+    if fresh > 0 {
+        return Ok(None);
+    }
+    let row = tx.conn.fetch_one("SELECT event_key FROM seen WHERE identity = $1", [identity.into()]).await?;
+    Ok(Some(row.ok_or_else(|| stale("the identity was being forgotten"))?.parse("event_key")?))
+}
+
+/// Makes an event durable at the end of its lane.
+pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
+    if let Some(first) = take_identity(tx, accept).await? {
         return Ok(Written::Accepted { key: first, duplicate: true });
     }
-    let lane = key::lane_key(&accept.project, &event.source, event.subject.as_deref());
+    let lane = key::lane_key(&accept.project, &accept.event.source, accept.event.subject.as_deref());
     let row = tx
         .conn
         .fetch_one(
@@ -43,32 +50,31 @@ pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
         )
         .await?
         .ok_or_else(|| stale("the lane gave no position"))?;
-    let position = row.int("next_position")? - 1;
-    tx.conn
-        .execute(
-            "INSERT INTO events (event_key, project, type, source, subject, lane, position, channel, received_at, state, \
-             body) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'undecided', $10)",
-            [
-                Arg::show(accept.key),
-                (&accept.project).into(),
-                (&event.ty).into(),
-                (&event.source).into(),
-                (&event.subject).into(),
-                lane.as_str().into(),
-                position.into(),
-                (&accept.channel).into(),
-                accept.received_at.into(),
-                Arg::json(event),
-            ],
-        )
-        .await?;
-    tx.conn
-        .execute(
-            "INSERT INTO undecided (lane, position, project, event_key) VALUES ($1, $2, $3, $4)",
-            [lane.into(), position.into(), (&accept.project).into(), Arg::show(accept.key)],
-        )
-        .await?;
+    tx.gathered.deferred.event(accept, &lane, row.int("next_position")? - 1, None);
     Ok(Written::Accepted { key: accept.key, duplicate: false })
+}
+
+/// Accepts an event and says at once what it came to: the two in half the statements. Its lane must hold no undecided
+/// event, and it must be new; else it is refused as the two would be.
+pub async fn accept_decided(tx: &mut Tx<'_>, accept: &Accept, decide: &Decide) -> Applied<Written> {
+    let key = accept.key;
+    if let Some(first) = take_identity(tx, accept).await? {
+        return Err(stale(format!("event {key} is not stored: it is a duplicate of {first}")));
+    }
+    let lane = key::lane_key(&accept.project, &accept.event.source, accept.event.subject.as_deref());
+    let row = tx
+        .conn
+        .fetch_one(
+            "INSERT INTO lanes (lane, project, next_position, head, due) VALUES ($1, $2, 2, 2, $3) \
+             ON CONFLICT (lane) DO UPDATE SET next_position = lanes.next_position + 1, head = lanes.head + 1 \
+             WHERE lanes.head = lanes.next_position RETURNING next_position",
+            [lane.as_str().into(), (&accept.project).into(), decide.at.into()],
+        )
+        .await?
+        .ok_or_else(|| stale(format!("event {key} is not first: an earlier event of its lane is undecided")))?;
+    tx.gathered.deferred.event(accept, &lane, row.int("next_position")? - 1, Some(decide));
+    tx.gathered.deferred.decisions(&accept.project, decide);
+    Ok(Written::Accepted { key, duplicate: false })
 }
 
 /// An event that is first in its lane, whose lane is locked.
@@ -80,6 +86,9 @@ struct First {
 
 /// Locks the event's lane, and refuses unless the event is the first undecided one there.
 async fn lock_first(tx: &mut Tx<'_>, key: EventKey) -> Applied<First> {
+    if tx.gathered.deferred.holds_events() {
+        super::flush(tx).await?;
+    }
     let row = tx
         .conn
         .fetch_one("SELECT project, lane, position FROM events WHERE event_key = $1", [Arg::show(key)])
@@ -126,24 +135,7 @@ pub async fn decide(tx: &mut Tx<'_>, decide: &Decide) -> Applied<()> {
             [Arg::show(decide.key), Arg::json(&decide.enrichment), decide.registry_revision.into(), decide.at.into()],
         )
         .await?;
-    for outcome in &decide.outcomes {
-        tx.conn
-            .execute(
-                "INSERT INTO decisions (event_key, workflow, project, decision, reason, clause, run, at) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-                [
-                    Arg::show(decide.key),
-                    (&outcome.workflow).into(),
-                    first.project.as_str().into(),
-                    (&outcome.decision).into(),
-                    (&outcome.reason).into(),
-                    (&outcome.clause).into(),
-                    Arg::Text(outcome.run.map(|run| run.to_string())),
-                    decide.at.into(),
-                ],
-            )
-            .await?;
-    }
+    tx.gathered.deferred.decisions(&first.project, decide);
     Ok(())
 }
 

@@ -8,10 +8,10 @@ use std::{
     fmt::Display,
 };
 
-use kickwheel_schemas::{Millis, RunId, api::RunPhase};
+use kickwheel_schemas::{Millis, RunId};
 use serde::Serialize;
 
-use super::{Applied, Tx, invalid, stale};
+use super::{Applied, Tx, deferred::Deferred, invalid, stale};
 use crate::{
     WriteError,
     db::{Arg, Conn},
@@ -65,6 +65,8 @@ impl ShardSeqs {
 /// Appends that wait to be sent together.
 #[derive(Debug, Default)]
 pub struct Gathered {
+    /// Rows that go into the tables before the appends.
+    pub deferred: Deferred,
     runs: HashMap<RunId, GatheredRun>,
     /// Runs in the order in which they came, so that a batch is written the same way each time.
     order: Vec<RunId>,
@@ -88,17 +90,19 @@ impl GatheredRun {
 }
 
 impl Gathered {
-    /// Whether appends of this run are waiting.
+    /// Whether anything of this run is waiting.
     pub fn holds(&self, run: RunId) -> bool {
-        self.runs.contains_key(&run)
+        self.runs.contains_key(&run) || self.deferred.holds_run(run)
+    }
+
+    /// Whether it is time to send what is gathered.
+    pub fn is_large(&self) -> bool {
+        self.bytes + self.deferred.bytes > GATHER_BYTES
     }
 }
 
 /// Gathers an append.
 pub async fn append(tx: &mut Tx<'_>, append: &Append) -> Applied<()> {
-    if tx.gathered.bytes > GATHER_BYTES {
-        flush(tx).await?;
-    }
     // Two epochs of one shard cannot both be right, and the statement tells them apart per run.
     if tx.gathered.runs.get(&append.run).is_some_and(|g| (g.shard, g.epoch) != (append.shard, append.epoch)) {
         flush(tx).await?;
@@ -136,7 +140,8 @@ struct MovedRun<'a>(u32, &'a str, u64, u64, &'static str, u32, Option<i64>, Opti
 
 /// Sends what is gathered.
 pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
-    let gathered = std::mem::take(&mut tx.gathered);
+    let mut gathered = std::mem::take(&mut tx.gathered);
+    gathered.deferred.flush(tx.conn).await?;
     if gathered.order.is_empty() {
         return Ok(());
     }
@@ -287,32 +292,7 @@ pub async fn create_run(tx: &mut Tx<'_>, run: &CreateRun) -> Applied<()> {
         let existing = row.map(|row| row.text("run")).transpose()?.unwrap_or_default();
         return Err(stale(format!("run {existing} was started for this event already")));
     }
-    tx.conn
-        .execute(
-            "INSERT INTO runs (shard, run, project, workflow, plan_digest, source_digest, event_source, event_id, \
-             event_key, generation, branch, commit_id, cause, decision, created_at, state, open_commands, wake_at, \
-             recover_at, ended_at, next_seq, sealed) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, 1, NULL, 0, NULL, 0, 0)",
-            [
-                run.shard.into(),
-                Arg::show(run.run),
-                (&run.project).into(),
-                (&run.workflow).into(),
-                run.plan_digest.as_str().into(),
-                run.source_digest.as_str().into(),
-                (&run.event_source).into(),
-                (&run.event_id).into(),
-                Arg::show(run.event_key),
-                run.generation.into(),
-                (&run.branch).into(),
-                (&run.commit).into(),
-                (&run.cause).into(),
-                (&run.decision).into(),
-                run.created_at.into(),
-                RunPhase::Queued.as_str().into(),
-            ],
-        )
-        .await?;
+    tx.gathered.deferred.run(run);
     Ok(())
 }
 

@@ -1,13 +1,14 @@
 //! What each write does to the tables.
 //!
-//! [`apply_unit`] carries out one unit inside the writer's transaction. Appends are gathered and go into the tables
-//! together, across units, because they are nearly all there is to do under load; any other write that touches a run
-//! with gathered appends sends them first, so that the order of a run's writes is kept.
+//! [`apply_unit`] carries out one unit inside the writer's transaction. Appends and plain inserts are gathered and go into
+//! the tables together, across units, because they are nearly all there is to do under load; any other write that
+//! touches what is gathered sends it first, so that the order of writes to a run or a lane is kept.
 //!
 //! Deliberately absent: transactions, savepoints and retries, which are the `writer`'s.
 
 mod assets;
 mod catalog;
+mod deferred;
 mod events;
 mod journal;
 
@@ -56,23 +57,31 @@ pub struct Tx<'a> {
     pub conn: &'a mut Conn,
     /// Places in commit order that are reserved already.
     pub seqs: &'a mut ShardSeqs,
-    /// Appends that are not yet in the tables.
+    /// What is not yet in the tables.
     pub gathered: Gathered,
 }
 
-/// Applies one unit. Its appends may still be gathered when it returns: [`Gathered::flush`] before the commit.
+/// Applies one unit. Some of it may still be gathered when it returns: [`flush`] before the commit.
 pub async fn apply_unit(tx: &mut Tx<'_>, unit: &[Write]) -> Applied<Vec<Written>> {
     let mut written = Vec::with_capacity(unit.len());
-    for (n, write) in unit.iter().enumerate() {
-        if let Some(run) = touched_run(write)
-            && tx.gathered.holds(run)
+    let mut rest = unit;
+    while let Some((write, after)) = rest.split_first() {
+        rest = after;
+        if tx.gathered.is_large() || touched_run(write).is_some_and(|run| tx.gathered.holds(run)) {
+            flush(tx).await?;
+        }
+        if let (Write::Accept(accept), Some(Write::Decide(decide))) = (write, rest.first())
+            && accept.key == decide.key
         {
-            journal::flush(tx).await?;
+            written.push(events::accept_decided(tx, accept, decide).await?);
+            written.push(Written::Done);
+            rest = &rest[1..];
+            continue;
         }
         match apply(tx, write).await {
             Ok(answer) => written.push(answer),
             Err(Refusal::Unit(WriteError::Conflict { what })) => {
-                return Err(assets::all_conflicts(tx, what, &unit[n + 1..]).await?.into());
+                return Err(assets::all_conflicts(tx, what, rest).await?.into());
             }
             Err(refusal) => return Err(refusal),
         }
@@ -80,7 +89,7 @@ pub async fn apply_unit(tx: &mut Tx<'_>, unit: &[Write]) -> Applied<Vec<Written>
     Ok(written)
 }
 
-/// Sends the gathered appends.
+/// Sends what is gathered.
 pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
     journal::flush(tx).await
 }

@@ -115,7 +115,18 @@ pub async fn accept_and_decide_fit_in_one_unit(fixture: Fixture) {
     let store = fixture.open().await;
     let key = new_key();
     store.write(vec![accept(key, event("s", "main", "1")), decide(key)]).await.unwrap();
-    assert_eq!(store.event(key).await.unwrap().unwrap().state, EventState::Decided);
+    let row = store.event(key).await.unwrap().unwrap();
+    assert_eq!((row.state, row.position, row.registry_revision), (EventState::Decided, 1, Some(3)));
+    assert_eq!(row.enrichment, json!({"paths": ["a"]}));
+    assert_eq!(due(&store, AT).await, []);
+    let second = new_key();
+    store.write(vec![accept(second, event("s", "main", "2")), decide(second)]).await.unwrap();
+    assert_eq!(store.event(second).await.unwrap().unwrap().position, 2);
+    // Where an earlier one is undecided, the two are refused as one.
+    let earlier = accepted(&store, event("s", "dev", "3")).await;
+    let later = new_key();
+    assert_stale(store.write(vec![accept(later, event("s", "dev", "4")), decide(later)]).await, "is undecided");
+    assert_eq!(due(&store, AT).await, [earlier]);
     // A duplicate that is decided in the same unit is refused as a whole.
     let again = new_key();
     assert_stale(store.write(vec![accept(again, event("s", "main", "1")), decide(again)]).await, "not stored");
