@@ -130,6 +130,7 @@ CREATE TABLE runs (
     recover_at bigint,
     ended_at bigint,
     next_seq bigint NOT NULL,
+    last_event bigint,
     sealed bigint NOT NULL,
     PRIMARY KEY (shard, run)
 );
@@ -142,14 +143,17 @@ CREATE INDEX runs_ended ON runs (state, run) WHERE ended_at IS NOT NULL;
 CREATE INDEX runs_recover ON runs (shard, recover_at) WHERE recover_at IS NOT NULL;
 CREATE INDEX runs_unsealed ON runs (ended_at) WHERE ended_at IS NOT NULL AND sealed = 0;
 
+-- In commit order, so that it grows at one end whatever the number of runs. A run's events are a chain: runs.last_event
+-- is the newest, previous leads to the one before. That a run has no two events of one seq is checked at its row.
 CREATE TABLE journal (
     shard bigint NOT NULL,
+    shard_seq bigint NOT NULL,
     run text COLLATE "C" NOT NULL,
     seq bigint NOT NULL,
-    shard_seq bigint NOT NULL,
+    previous bigint,
     at bigint NOT NULL,
     event text COLLATE "C" NOT NULL,
-    PRIMARY KEY (shard, run, seq)
+    PRIMARY KEY (shard, shard_seq)
 );
 
 CREATE TABLE sealed (

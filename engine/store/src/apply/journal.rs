@@ -1,7 +1,9 @@
 //! Runs: creation, appends under the shard's epoch, inbox, snapshots and sealing.
 //!
-//! Appends of a whole batch become three statements: check and lock the epochs, move the runs' rows on (which checks
-//! that each append continues its journal), insert the events.
+//! Appends of a whole batch become three statements: check and lock the epochs, insert the events in commit order, and
+//! move the runs' rows on, which checks that each append continues its journal. A run's events are spread over the
+//! journal, between those of others; they are read along a chain that begins at the run's row. Sorted by run instead,
+//! each append would write a page of its own, and twice as much would have to reach the disk.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -16,7 +18,7 @@ use crate::{
     WriteError,
     db::{Arg, Conn},
     key,
-    read::sealed,
+    read::{JOURNAL, sealed},
     write::{Append, CreateRun, Inbox, RunProgress, Seal, Snapshot},
 };
 
@@ -133,10 +135,10 @@ fn wrong_seq(run: impl Display, given: u64, next: u64) -> super::Refusal {
     stale(format!("run {run} goes on with event {next}, not {given}"))
 }
 
-/// A run's row after its appends, as the statements take it: shard, run, first and next sequence number, state, open
-/// commands, and the times of wake, recovery and end.
+/// A run's row after its appends, as the statements take it: shard, run, first and next sequence number, place of the
+/// last event if there is a new one, state, open commands, and the times of wake, recovery and end.
 #[derive(Serialize)]
-struct MovedRun<'a>(u32, &'a str, u64, u64, &'static str, u32, Option<i64>, Option<i64>, Option<i64>);
+struct MovedRun<'a>(u32, &'a str, u64, u64, Option<i64>, &'static str, u32, Option<i64>, Option<i64>, Option<i64>);
 
 /// Sends what is gathered.
 pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
@@ -151,11 +153,14 @@ pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
     for (run, id) in gathered.order.iter().zip(&ids) {
         let g = &gathered.runs[run];
         let p = &g.progress;
+        let count = g.events.len() as i64;
+        let first = tx.seqs.take(tx.conn, g.shard, g.epoch, count).await?;
         let moved = MovedRun(
             g.shard,
             id,
             g.first_seq,
             g.next_seq(),
+            (count > 0).then_some(first + count - 1),
             p.state.as_str(),
             p.open,
             p.wake_at.map(|at| at.0),
@@ -164,44 +169,51 @@ pub async fn flush(tx: &mut Tx<'_>) -> Applied<()> {
         );
         let group = if p.ended_at.is_some() { &mut ended } else { &mut live };
         group.push(moved);
-        let first = tx.seqs.take(tx.conn, g.shard, g.epoch, g.events.len() as i64).await?;
         for (n, (at, event)) in g.events.iter().enumerate() {
-            events.push((g.shard, id, g.first_seq + n as u64, first + n as i64, at.0, event));
+            let place = first + n as i64;
+            let previous = (n > 0).then_some(place - 1);
+            events.push((g.shard, place, id, g.first_seq + n as u64, previous, at.0, event));
         }
         done.extend(g.inbox_done.iter().map(|input| [Arg::from(g.shard), Arg::from(id), Arg::from(input)]));
+    }
+    if !events.is_empty() {
+        // Before the runs' rows move on: they lead to the event before the first one here.
+        tx.conn
+            .execute(
+                "INSERT INTO journal (shard, shard_seq, run, seq, previous, at, event) SELECT x.shard, x.shard_seq, x.run, \
+                 x.seq, coalesce(x.previous, (SELECT last_event FROM runs WHERE runs.shard = x.shard AND runs.run = x.run)), \
+                 x.at, x.event FROM (SELECT CAST(value->>0 AS bigint) AS shard, CAST(value->>1 AS bigint) AS shard_seq, \
+                 value->>2 AS run, CAST(value->>3 AS bigint) AS seq, CAST(value->>4 AS bigint) AS previous, \
+                 CAST(value->>5 AS bigint) AS at, value->>6 AS event FROM {rows}) AS x",
+                [Arg::json(&events)],
+            )
+            .await?;
     }
     // Ended runs apart: only they touch the indexes over ended_at.
     move_on(
         tx,
-        "UPDATE runs SET next_seq = x.next_seq, state = x.state, open_commands = x.open_commands, \
-         wake_at = x.wake_at, recover_at = x.recover_at FROM (SELECT CAST(value->>0 AS bigint) AS shard, value->>1 AS run, \
-         CAST(value->>2 AS bigint) AS first_seq, CAST(value->>3 AS bigint) AS next_seq, value->>4 AS state, \
-         CAST(value->>5 AS bigint) AS open_commands, CAST(value->>6 AS bigint) AS wake_at, \
-         CAST(value->>7 AS bigint) AS recover_at FROM {rows}) AS x \
+        "UPDATE runs SET next_seq = x.next_seq, last_event = coalesce(x.last_event, runs.last_event), state = x.state, \
+         open_commands = x.open_commands, wake_at = x.wake_at, recover_at = x.recover_at FROM \
+         (SELECT CAST(value->>0 AS bigint) AS shard, value->>1 AS run, CAST(value->>2 AS bigint) AS first_seq, \
+         CAST(value->>3 AS bigint) AS next_seq, CAST(value->>4 AS bigint) AS last_event, value->>5 AS state, \
+         CAST(value->>6 AS bigint) AS open_commands, CAST(value->>7 AS bigint) AS wake_at, \
+         CAST(value->>8 AS bigint) AS recover_at FROM {rows}) AS x \
          WHERE runs.shard = x.shard AND runs.run = x.run AND runs.next_seq = x.first_seq AND runs.sealed = 0",
         live,
     )
     .await?;
     move_on(
         tx,
-        "UPDATE runs SET next_seq = x.next_seq, state = x.state, open_commands = x.open_commands, \
-         wake_at = x.wake_at, recover_at = x.recover_at, ended_at = x.ended_at FROM (SELECT CAST(value->>0 AS bigint) AS shard, \
-         value->>1 AS run, CAST(value->>2 AS bigint) AS first_seq, CAST(value->>3 AS bigint) AS next_seq, \
-         value->>4 AS state, CAST(value->>5 AS bigint) AS open_commands, CAST(value->>6 AS bigint) AS wake_at, \
-         CAST(value->>7 AS bigint) AS recover_at, CAST(value->>8 AS bigint) AS ended_at FROM {rows}) AS x \
+        "UPDATE runs SET next_seq = x.next_seq, last_event = coalesce(x.last_event, runs.last_event), state = x.state, \
+         open_commands = x.open_commands, wake_at = x.wake_at, recover_at = x.recover_at, ended_at = x.ended_at FROM \
+         (SELECT CAST(value->>0 AS bigint) AS shard, value->>1 AS run, CAST(value->>2 AS bigint) AS first_seq, \
+         CAST(value->>3 AS bigint) AS next_seq, CAST(value->>4 AS bigint) AS last_event, value->>5 AS state, \
+         CAST(value->>6 AS bigint) AS open_commands, CAST(value->>7 AS bigint) AS wake_at, \
+         CAST(value->>8 AS bigint) AS recover_at, CAST(value->>9 AS bigint) AS ended_at FROM {rows}) AS x \
          WHERE runs.shard = x.shard AND runs.run = x.run AND runs.next_seq = x.first_seq AND runs.sealed = 0",
         ended,
     )
     .await?;
-    if !events.is_empty() {
-        tx.conn
-            .execute(
-                "INSERT INTO journal (shard, run, seq, shard_seq, at, event) SELECT CAST(value->>0 AS bigint), value->>1, \
-                 CAST(value->>2 AS bigint), CAST(value->>3 AS bigint), CAST(value->>4 AS bigint), value->>5 FROM {rows}",
-                [Arg::json(&events)],
-            )
-            .await?;
-    }
     // One by one: a list of triples makes SQLite look at the whole inbox of the shard.
     for input in done {
         tx.conn.execute("DELETE FROM inbox WHERE shard = $1 AND run = $2 AND input_id = $3", input).await?;
@@ -331,7 +343,10 @@ pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<()> {
     let name = || [Arg::from(seal.shard), Arg::show(seal.run)];
     let row = tx
         .conn
-        .fetch_one("SELECT ended_at, next_seq, sealed FROM runs WHERE shard = $1 AND run = $2 {for_update}", name())
+        .fetch_one(
+            "SELECT ended_at, next_seq, last_event, sealed FROM runs WHERE shard = $1 AND run = $2 {for_update}",
+            name(),
+        )
         .await?
         .ok_or_else(|| invalid(format!("run {} does not exist in shard {}", seal.run, seal.shard)))?;
     if row.flag("sealed")? {
@@ -340,26 +355,25 @@ pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<()> {
     if row.opt_int("ended_at")?.is_none() {
         return Err(invalid(format!("run {} has not ended and cannot be sealed", seal.run)));
     }
-    let rows = tx
-        .conn
-        .fetch("SELECT seq, at, event FROM journal WHERE shard = $1 AND run = $2 ORDER BY seq", name())
-        .await?
-        .iter()
-        .map(sealed::journal_row)
-        .collect::<Result<Vec<_>, _>>()?;
-    if rows.len() as u64 != row.uint("next_seq")? {
-        return Err(invalid(format!(
-            "the journal of run {} has {} events of {}",
-            seal.run,
-            rows.len(),
-            row.int("next_seq")?
-        )));
+    let chain = [seal.shard.into(), Arg::Int(row.opt_int("last_event")?), Arg::from(0_u64)];
+    let links = tx.conn.fetch(JOURNAL, chain).await?;
+    let events = links.iter().map(sealed::journal_row).collect::<Result<Vec<_>, _>>()?;
+    let count = row.uint("next_seq")?;
+    if !sealed::is_whole(&events, 0, count) {
+        let found = events.len();
+        return Err(invalid(format!("the journal of run {} has {found} events that fit, of {count}", seal.run)));
     }
+    let places = links.iter().map(|row| Ok([row.int("shard_seq")?])).collect::<Result<Vec<_>, sqlx::Error>>()?;
     let mut args = name().to_vec();
-    args.push((rows.len() as u64).into());
-    args.push(Arg::Blob(sealed::pack(&rows)));
+    args.push(count.into());
+    args.push(Arg::Blob(sealed::pack(&events)));
     tx.conn.execute("INSERT INTO sealed (shard, run, events, body) VALUES ($1, $2, $3, $4)", args).await?;
-    tx.conn.execute("DELETE FROM journal WHERE shard = $1 AND run = $2", name()).await?;
+    tx.conn
+        .execute(
+            "DELETE FROM journal WHERE shard = $2 AND shard_seq IN (SELECT CAST(value->>0 AS bigint) FROM {rows})",
+            [Arg::json(&places), seal.shard.into()],
+        )
+        .await?;
     tx.conn.execute("DELETE FROM snapshots WHERE shard = $1 AND run = $2", name()).await?;
     tx.conn.execute("UPDATE runs SET sealed = 1 WHERE shard = $1 AND run = $2", name()).await?;
     Ok(())

@@ -14,6 +14,13 @@ use crate::{
     rows::{DEFAULT_LIMIT, MAX_LIMIT},
 };
 
+/// A run's events from sequence number $3 on, along the chain that begins at its newest event, in place $2 of shard $1.
+pub const JOURNAL: &str = "WITH RECURSIVE chain (shard_seq, seq, previous, at, event) AS (\
+    SELECT shard_seq, seq, previous, at, event FROM journal WHERE shard = $1 AND shard_seq = $2 AND seq >= $3 \
+    UNION ALL SELECT j.shard_seq, j.seq, j.previous, j.at, j.event FROM chain JOIN journal AS j \
+    ON j.shard = $1 AND j.shard_seq = chain.previous WHERE chain.seq > $3) \
+    SELECT shard_seq, seq, at, event FROM chain ORDER BY seq";
+
 /// A statement whose conditions depend on a filter. Only constant texts become SQL; values are always arguments.
 struct Query {
     sql: String,

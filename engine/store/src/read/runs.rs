@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use kickwheel_schemas::{Millis, RunId, api::RunPhase};
 
-use super::{Query, bounded, prefix_end, sealed};
+use super::{JOURNAL, Query, bounded, prefix_end, sealed};
 use crate::{
     EventKey, ReadError, Store,
     db::{Arg, Result, Row, undecodable},
@@ -178,24 +178,27 @@ impl Store {
 
     /// A run's events from `from_seq` on, in order, whether sealed or not. Empty for an unknown run.
     pub async fn journal(&self, run: RunId, from_seq: u64) -> std::result::Result<Vec<JournalRow>, ReadError> {
-        let Some(row) = self.run(run).await? else { return Ok(Vec::new()) };
-        if !row.sealed {
-            let rows = self
-                .readers()
-                .fetch(
-                    "SELECT seq, at, event FROM journal WHERE shard = $1 AND run = $2 AND seq >= $3 ORDER BY seq",
-                    [row.shard.into(), Arg::show(run), from_seq.into()],
-                )
-                .await?;
-            // It may have been sealed since we looked; then its rows are gone, and the sealed form is there for good.
-            if !rows.is_empty() || row.next_seq <= from_seq {
-                return Ok(rows.iter().map(sealed::journal_row).collect::<Result<_>>()?);
+        let sql = "SELECT shard, next_seq, last_event, sealed FROM runs WHERE run = $1";
+        let Some(row) = self.readers().fetch_one(sql, [Arg::show(run)]).await? else { return Ok(Vec::new()) };
+        let (shard, next_seq) = (row.int("shard")?, row.uint("next_seq")?);
+        if next_seq <= from_seq {
+            return Ok(Vec::new());
+        }
+        if !row.flag("sealed")? {
+            let chain = [shard.into(), Arg::Int(row.opt_int("last_event")?), from_seq.into()];
+            let links = self.readers().fetch(JOURNAL, chain).await?;
+            let events = links.iter().map(sealed::journal_row).collect::<Result<Vec<_>>>()?;
+            if sealed::is_whole(&events, from_seq, next_seq) {
+                return Ok(events);
             }
+            // It was sealed since we looked: its rows are gone, and the sealed form is there for good.
         }
         let sql = "SELECT body FROM sealed WHERE shard = $1 AND run = $2";
-        let body = self.readers().fetch_one(sql, [row.shard.into(), Arg::show(run)]).await?;
+        let body = self.readers().fetch_one(sql, [shard.into(), Arg::show(run)]).await?;
         let Some(body) = body else {
-            return Err(ReadError::Corrupt { message: format!("run {run} has no journal, neither live nor sealed") });
+            return Err(ReadError::Corrupt {
+                message: format!("the journal of run {run} lacks events and is not sealed"),
+            });
         };
         let mut rows = sealed::unpack(&body.blob("body")?)?;
         rows.retain(|row| row.seq >= from_seq);

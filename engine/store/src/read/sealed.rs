@@ -42,3 +42,8 @@ pub fn unpack(body: &[u8]) -> Result<Vec<JournalRow>> {
 pub fn journal_row(row: &Row) -> Result<JournalRow> {
     Ok(JournalRow { seq: row.uint("seq")?, at: row.millis("at")?, event: row.text("event")? })
 }
+
+/// Whether these are the events `from..next`, all of them and in order.
+pub fn is_whole(rows: &[JournalRow], from: u64, next: u64) -> bool {
+    rows.len() as u64 == next.saturating_sub(from) && rows.iter().zip(from..).all(|(row, seq)| row.seq == seq)
+}
