@@ -149,7 +149,19 @@ pub fn judge_all(filters: &[EventFilter], event: &CloudEvent, changed: &ChangedP
 /// The scope in which `where:` and `with:` are evaluated.
 pub(crate) fn event_scope(event: &CloudEvent) -> Scope {
     let event = serde_json::to_value(event).expect("a CloudEvent has string keys only");
-    Scope::from([("event".to_owned(), event)])
+    Scope::from([("event".to_owned(), without_nulls(event))])
+}
+
+/// The event as expressions see it: a member that is null is not there, so that `has()` is true exactly for what can be
+/// used. Senders write *unknown* in both ways.
+pub(crate) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(members) => Value::Object(
+            members.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
 }
 
 fn filtered(clause: &str, wanted: impl Into<String>, seen: impl Into<String>) -> Option<Verdict> {

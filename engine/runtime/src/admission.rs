@@ -3,10 +3,13 @@
 //! A slot is a value that the executing task holds; it is given back when the task lets go of it, however it ends, so no
 //! counter can drift. What it deliberately does not do: fairness, priorities, other pools.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use kickwheel_core::plan::Resources;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// Memory is admitted in steps of this many bytes, because permits are 32-bit.
 const MEMORY_UNIT: u64 = 1 << 20;
@@ -18,8 +21,41 @@ pub struct Admission {
     memory: Arc<Semaphore>,
     cpu_milli: u64,
     memory_bytes: u64,
-    /// Held while a task waits for its resources, so that a big one at the head is not overtaken for ever by small ones.
-    head: tokio::sync::Mutex<()>,
+    /// Who waits, in the order in which they became due.
+    line: Arc<Line>,
+}
+
+#[derive(Debug, Default)]
+struct Line {
+    waiting: Mutex<Waiting>,
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    numbers: BTreeSet<u64>,
+    next: u64,
+}
+
+/// A place in the line, taken when a task becomes due; given up when dropped. Only the head of the line is served, so a
+/// big task is not overtaken for ever by small ones.
+#[derive(Debug)]
+pub struct Ticket {
+    number: u64,
+    line: Arc<Line>,
+}
+
+impl Ticket {
+    fn is_first(&self) -> bool {
+        self.line.waiting.lock().expect("no holder of this lock panics").numbers.first() == Some(&self.number)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.line.waiting.lock().expect("no holder of this lock panics").numbers.remove(&self.number);
+        self.line.moved.notify_waiters();
+    }
 }
 
 /// The right to run; given back when dropped.
@@ -39,7 +75,7 @@ impl Admission {
             memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             cpu_milli,
             memory_bytes,
-            head: tokio::sync::Mutex::new(()),
+            line: Arc::default(),
         }
     }
 
@@ -61,9 +97,27 @@ impl Admission {
         }
     }
 
+    /// The next place in the line.
+    pub fn ticket(&self) -> Ticket {
+        let mut waiting = self.line.waiting.lock().expect("no holder of this lock panics");
+        let number = waiting.next;
+        waiting.next += 1;
+        waiting.numbers.insert(number);
+        Ticket { number, line: Arc::clone(&self.line) }
+    }
+
     /// Waits for its turn and its resources.
-    pub async fn admit(&self, wanted: &Resources) -> Slot {
-        let _turn = self.head.lock().await;
+    pub async fn admit(&self, ticket: Ticket, wanted: &Resources) -> Slot {
+        loop {
+            let moved = self.line.moved.notified();
+            tokio::pin!(moved);
+            // Registered before the look, so that a move in between is not missed.
+            moved.as_mut().enable();
+            if ticket.is_first() {
+                break;
+            }
+            moved.await;
+        }
         self.take(wanted).await
     }
 
@@ -105,21 +159,29 @@ mod tests {
     #[tokio::test]
     async fn a_big_task_at_the_head_is_not_overtaken() {
         let pool = Arc::new(Admission::new(2000, 1 << 30));
-        let running = pool.admit(&ask(1000)).await;
+        let running = pool.admit(pool.ticket(), &ask(1000)).await;
+        let ticket = pool.ticket();
         let big = tokio::spawn({
             let pool = Arc::clone(&pool);
-            async move { pool.admit(&ask(2000)).await }
+            async move { pool.admit(ticket, &ask(2000)).await }
         });
-        while pool.head.try_lock().is_ok() {
-            tokio::task::yield_now().await;
-        }
-        let small = tokio::time::timeout(Duration::from_millis(50), pool.admit(&ask(1000))).await;
+        let small = tokio::time::timeout(Duration::from_millis(50), pool.admit(pool.ticket(), &ask(1000))).await;
         assert!(small.is_err(), "the small task must wait behind the big one");
         drop(running);
         let held = big.await.expect("the waiter does not panic");
         assert_eq!(pool.free_cpu_milli(), 0);
         drop(held);
         assert_eq!(pool.free_cpu_milli(), 2000);
+    }
+
+    #[tokio::test]
+    async fn who_was_due_first_is_served_first_and_a_place_given_up_holds_up_nobody() {
+        let pool = Admission::new(1000, 1 << 30);
+        let (first, second, third) = (pool.ticket(), pool.ticket(), pool.ticket());
+        let early = tokio::time::timeout(Duration::from_millis(20), pool.admit(third, &ask(1000))).await;
+        assert!(early.is_err(), "the third must wait for the first two");
+        drop(first);
+        pool.admit(second, &ask(1000)).await;
     }
 
     #[test]

@@ -72,14 +72,18 @@ pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u3
         index,
         attempt = attempt.attempt
     );
+    // Taken here and not in the task, so that the order of the line is the order in which tasks became due.
+    let ticket = shared.admission.ticket();
     let shared2 = Arc::clone(shared);
     let perform = async move {
         let run = attempt.loaded.row.run;
         let message = match attempt.spec().work {
-            Work::Call { .. } => Some(Message::plain(
-                call_now(&shared2, &attempt.loaded, attempt.step, attempt.index, attempt.attempt).await,
-            )),
-            Work::Job { .. } => job::perform(&shared2, &attempt).await,
+            Work::Call { .. } => {
+                drop(ticket);
+                let Attempt { loaded, step, index, attempt, stop: _ } = &attempt;
+                Some(Message::plain(call_now(&shared2, loaded, *step, *index, *attempt).await))
+            }
+            Work::Job { .. } => job::perform(&shared2, &attempt, ticket).await,
         };
         if let Some(message) = message {
             send(&shared2, run, message);

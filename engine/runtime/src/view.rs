@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use kickwheel_core::{
-    event::Work,
+    event::{Event, Work},
     plan::{Phase, Step},
     state::{StepState, TaskState, TaskStatus},
 };
@@ -53,8 +53,14 @@ pub async fn detail(shared: &Arc<Shared>, loaded: &Loaded) -> Result<RunDetail, 
     for (step, state) in loaded.workflow.plan.steps.iter().zip(&loaded.state.steps) {
         steps.push(step_view(shared, loaded, step, state).await);
     }
+    let starts = starts(shared, loaded).await?;
+    for (step, view) in steps.iter_mut().enumerate() {
+        for task in &mut view.tasks {
+            task.started_at = starts.get(&(step, task.index)).map(|at| at.to_rfc3339());
+        }
+    }
     let received = shared.store.event(row.event_key).await?.map_or(row.created_at, |e| e.received_at);
-    let first = first_start(shared, loaded).await?;
+    let first = starts.values().min().copied();
     Ok(RunDetail {
         summary: summary(&row),
         inputs: loaded.state.context.as_ref().map(|c| c.inputs.clone()).unwrap_or_default(),
@@ -68,10 +74,18 @@ pub async fn detail(shared: &Arc<Shared>, loaded: &Loaded) -> Result<RunDetail, 
     })
 }
 
-/// When the first task's user code began: read from the journal, since the state keeps only the latest attempt.
-async fn first_start(shared: &Arc<Shared>, loaded: &Loaded) -> Result<Option<Millis>, ReadError> {
-    let rows = shared.store.journal(loaded.row.run, 0).await?;
-    Ok(rows.iter().find(|r| r.event.contains("\"type\":\"task_started\"")).map(|r| r.at))
+/// When user code of each task's latest attempt began: read from the journal, since the state forgets it at the end.
+async fn starts(shared: &Arc<Shared>, loaded: &Loaded) -> Result<BTreeMap<(usize, u32), Millis>, ReadError> {
+    let mut starts = BTreeMap::new();
+    for row in shared.store.journal(loaded.row.run, 0).await? {
+        if !row.event.contains("\"task_started\"") {
+            continue;
+        }
+        if let Ok(Event::TaskStarted { step, index, at, attempt: _ }) = serde_json::from_str(&row.event) {
+            starts.insert((step, index), at);
+        }
+    }
+    Ok(starts)
 }
 
 async fn step_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, state: &StepState) -> StepView {
@@ -129,9 +143,8 @@ async fn task_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, index: u3
                 Work::Call { .. } => None,
             };
         }
-        TaskStatus::Running { since } => {
+        TaskStatus::Running { since: _ } => {
             "running".clone_into(&mut view.state);
-            view.started_at = Some(since.to_rfc3339());
             live(shared, &AttemptKey { task: key, attempt: task.attempt }, &mut view).await;
         }
         TaskStatus::Backoff { until, failure } => {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::draft::Draft;
 use crate::{
     event::TaskOutput,
+    filter::without_nulls,
     expr::{Bindings, Expr},
     plan::{Action, Phase, Step, StepIndex},
     state::{StepState, TaskState, TaskStatus},
@@ -22,7 +23,7 @@ impl StepScope {
         let mut bindings = Bindings::default();
         let reads = |variable: &str| expressions.iter().any(|expr| !expr.members(variable).is_empty());
         if reads("event") {
-            bindings.bind("event", &draft.context.event);
+            bindings.bind("event", &without_nulls(draft.context.event.clone()));
         }
         if reads("inputs") {
             bindings.bind("inputs", &json!(draft.context.inputs));

@@ -25,6 +25,7 @@ use super::{
     source::{SourceError, source_artifact},
 };
 use crate::{
+    admission::Ticket,
     driver::{Message, send},
     shared::{Counters, DEFAULT_PROJECT, Shared},
 };
@@ -51,7 +52,7 @@ struct Prepared {
 }
 
 /// Performs an attempt to its end. None when the engine stops meanwhile: the job goes on, and is adopted at the next start.
-pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Message> {
+pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) -> Option<Message> {
     let Work::Job { resources, image, .. } = &attempt.spec().work else {
         return Some(ended(attempt, Ending::Lost { message: "a plugin call was taken for a job".to_owned() }));
     };
@@ -79,7 +80,7 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Message>
             return Some(message);
         }
         let slot = tokio::select! {
-            slot = shared.admission.admit(resources) => slot,
+            slot = shared.admission.admit(ticket, resources) => slot,
             () = attempt.stop.cancelled() => return Some(ended(attempt, Ending::Cancelled)),
             () = shared.stop.cancelled() => return None,
         };
@@ -88,6 +89,7 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Message>
             Err(message) => return message,
         }
     } else {
+        drop(ticket);
         info!(observed = state_name(&known), "adopt");
         shared.admission.adopt(resources).await
     };
