@@ -24,7 +24,7 @@ use kickwheel_core::{
 };
 use kickwheel_schemas::{Millis, RunId, TaskKey, api::RunPhase, plugin::Effect};
 use kickwheel_store::{
-    ReadError, Write, WriteError,
+    ReadError, Write, WriteError, fault,
     rows::RunRow,
     write::{Append, PublishDataset, RegisterModel, RunProgress},
 };
@@ -351,11 +351,13 @@ async fn write_batch(
             return Err(e);
         }
     }
+    fault::point("driver.act.before");
     shared.announce();
     if loaded.state.is_finished() {
         finished(shared, loaded);
     }
     act(shared, cell, loaded);
+    fault::point("driver.act.after");
     Ok(chained)
 }
 

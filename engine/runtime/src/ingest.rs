@@ -17,7 +17,7 @@ use kickwheel_core::{
 };
 use kickwheel_schemas::{CloudEvent, Millis, RunId, payload};
 use kickwheel_store::{
-    EventKey, Write, WriteError, Written,
+    EventKey, Write, WriteError, Written, fault,
     rows::EventRow,
     write::{Accept, Decide, DecisionRow, MoveRef, Park, Quarantine, Report},
 };
@@ -47,7 +47,9 @@ pub const MAX_EVENT_BYTES: usize = 512 * 1024;
 pub async fn accept(shared: &Arc<Shared>, project: &str, channel: &str, event: CloudEvent) -> Result<(EventKey, bool), WriteError> {
     let at = Millis::now();
     let write = accept_write(EventKey::new(at, entropy()), project, channel, event, at);
+    fault::point("ingest.accept.before");
     let written = shared.store.write(vec![write]).await?;
+    fault::point("ingest.accept.after");
     Ok(accepted(shared, &written))
 }
 
@@ -114,6 +116,7 @@ pub async fn decider(shared: Arc<Shared>) {
 
 async fn decide_one(shared: &Arc<Shared>, row: EventRow) {
     let key = row.key;
+    fault::point("ingest.decide.before");
     match decide(shared, row).await {
         Ok(()) => shared.announce(),
         Err(WriteError::Stale { what }) => debug!(event = %key, "decided by somebody else: {what}"),
@@ -204,6 +207,7 @@ async fn decide(shared: &Arc<Shared>, row: EventRow) -> Result<(), WriteError> {
         unit.append(&mut launch.writes);
     }
     shared.store.write(unit).await?;
+    fault::point("ingest.start.before");
     for launch in launches {
         started(shared, launch).await;
     }

@@ -9,7 +9,7 @@ use kickwheel_core::state::{StepState, TaskStatus};
 use kickwheel_repos::NoteError;
 use kickwheel_schemas::{Millis, api::DiagnosticView};
 use kickwheel_store::{
-    Write,
+    Write, fault,
     rows::ReportRow,
     write::{Report, ReportDone, ReportRetry},
 };
@@ -94,7 +94,10 @@ pub async fn reporter(shared: Arc<Shared>) {
 
 async fn deliver(shared: &Arc<Shared>, row: ReportRow) {
     let run = row.run;
-    let write = match tell(shared, &row).await {
+    fault::point("report.tell.before");
+    let told = tell(shared, &row).await;
+    fault::point("report.tell.after");
+    let write = match told {
         Ok(()) => Write::ReportDone(ReportDone { run, due_at: row.due_at }),
         Err(reason) if row.attempts >= MAX_ATTEMPTS => {
             warn!(%run, "the note is given up after {MAX_ATTEMPTS} tries: {reason}");

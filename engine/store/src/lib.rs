@@ -19,6 +19,7 @@ mod apply;
 mod db;
 mod error;
 mod event_key;
+pub mod fault;
 mod key;
 mod lease;
 mod migrate;

@@ -14,7 +14,7 @@ use kickwheel_schemas::{
     runner::{JobEnd, JobResult, JobSpec, PROTOCOL, Program},
 };
 use kickwheel_store::{
-    Write,
+    Write, fault,
     write::{CachePut, CacheRecord, CacheResult, PublishDataset},
 };
 use serde_json::Value;
@@ -84,7 +84,10 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
             () = attempt.stop.cancelled() => return Some(ended(attempt, Ending::Cancelled)),
             () = shared.stop.cancelled() => return None,
         };
-        match start(shared, attempt, &prepared, resources).await {
+        fault::point("job.start.before");
+        let started = start(shared, attempt, &prepared, resources).await;
+        fault::point("job.start.after");
+        match started {
             Ok(()) => slot,
             Err(message) => return message,
         }
@@ -96,7 +99,12 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
     let end = follow(shared, attempt).await;
     drop(slot);
     match end {
-        Some(observed) => Some(conclude(shared, attempt, &prepared, observed).await),
+        Some(observed) => {
+            fault::point("job.conclude.before");
+            let message = conclude(shared, attempt, &prepared, observed).await;
+            fault::point("job.conclude.after");
+            Some(message)
+        }
         None => None,
     }
 }
