@@ -21,6 +21,7 @@ use crate::{
     apply::{self, Applied, Gathered, Refusal, ShardSeqs, Tx},
     db::Conn,
     error::Cause,
+    fault,
     lease::{LeaseRequest, ShardLease},
     open::{FileIdentity, Target},
     store::Health,
@@ -243,10 +244,16 @@ impl Writer {
         let mut tx = Tx { conn, seqs: &mut self.seqs, gathered: Gathered::default() };
         let applied = if savepoints { each_apart(&mut tx, units).await } else { all_together(&mut tx, units).await };
         let outcome = match applied {
-            Ok(answers) => match tx.conn.commit().await {
-                Ok(()) => return Outcome::Answered(answers),
-                Err(error) => commit_failed(&error),
-            },
+            Ok(answers) => {
+                fault::point("store.commit.before");
+                match tx.conn.commit().await {
+                    Ok(()) => {
+                        fault::point("store.commit.after");
+                        return Outcome::Answered(answers);
+                    }
+                    Err(error) => commit_failed(&error),
+                }
+            }
             Err(Refusal::Unit(_)) => Outcome::Mixed,
             Err(Refusal::Database(error)) => match Cause::of(&error) {
                 Cause::Data(_) => Outcome::Mixed,
