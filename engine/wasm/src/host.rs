@@ -47,7 +47,7 @@ const STACK_KEEP_RESIDENT_BYTES: usize = 16 << 10;
 const COPY_BYTES: usize = 16 << 20;
 
 /// The longest time limit, so that no deadline lies beyond what clocks can hold.
-const MAX_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+const MAX_TIME: Duration = Duration::from_hours(24);
 
 /// How a [`Host`] is set up.
 #[derive(Clone, Debug)]

@@ -39,7 +39,7 @@ pub(crate) mod bindings {
 }
 
 /// What every clock of a guest shows: 2000-01-01T00:00:00Z, a date that is plainly no real one.
-const FIXED_TIME: Duration = Duration::from_secs(946_684_800);
+const FIXED_TIME: Duration = Duration::from_hours(262_968);
 /// What a guest's monotonic clock shows, in nanoseconds.
 const FIXED_INSTANT: u64 = 1_000_000_000;
 /// Seed of what guests take for randomness.

@@ -83,7 +83,10 @@ impl Guest {
     /// The component.
     pub fn component(&self) -> Vec<u8> {
         let Self { body, text, declarations, imports } = self;
-        let data: String = text.bytes().map(|byte| format!("\\{byte:02x}")).collect();
+        let mut data = String::new();
+        for byte in text.bytes() {
+            write!(data, "\\{byte:02x}").expect("a text takes any byte");
+        }
         let module = format!(
             r#"(module
               (import "kickwheel:plugin/host@0.1.0" "log" (func $log (param i32 i32 i32 i32)))
@@ -108,8 +111,11 @@ impl Guest {
         let mut resolve = wit_parser::Resolve::default();
         resolve.push_str("wasi.wit", &(WASI_PACKAGE_OPENING.to_owned() + WASI)).expect("the WASI excerpt parses");
         resolve.push_str("plugin.wit", WIT).expect("the world parses");
-        let imports: String = imports.iter().map(|name| format!("import wasi:{name}@0.2.3; ")).collect();
-        let world = format!("package test:guest; world guest {{ include kickwheel:plugin/plugin@0.1.0; {imports} }}");
+        let mut world = "package test:guest; world guest { include kickwheel:plugin/plugin@0.1.0; ".to_owned();
+        for name in imports {
+            write!(world, "import wasi:{name}@0.2.3; ").expect("a text takes any name");
+        }
+        world.push('}');
         let package = resolve.push_str("guest.wit", &world).expect("the guest's world parses");
         let world = resolve.select_world(&[package], Some("guest")).expect("the world exists");
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
