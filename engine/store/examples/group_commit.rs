@@ -36,6 +36,9 @@ struct Round {
     ours_per_s: f64,
     alone_p50: f64,
     starts_per_s: f64,
+    /// Milliseconds of CPU for an append, and for a row of the 100-row floor.
+    ours_cpu: f64,
+    rows_cpu: f64,
 }
 
 #[tokio::main]
@@ -68,6 +71,8 @@ async fn main() {
         "64 at once / 100-row floor         {:.2}  (goal >= 0.5)",
         median(&rounds, |r| r.ours_per_s / r.rows_per_s)
     );
+    println!("CPU of an append / of a floor's row   {:.2}", median(&rounds, |r| r.ours_cpu / r.rows_cpu));
+    println!("CPU of an append, in milliseconds     {:.4}", median(&rounds, |r| r.ours_cpu));
     println!(
         "event to run / bare one-row commits {:.2}  (no goal)",
         median(&rounds, |r| r.starts_per_s / r.bare_per_s)
@@ -174,16 +179,19 @@ async fn round(bare: &mut SqliteConnection, store: &Store, lease: ShardLease, n:
     let bare_per_s = BARE_COMMITS as f64 / begun.elapsed().as_secs_f64();
     let bare_p50 = middle(&mut latencies);
 
+    let cpu = cpu_ms();
     let begun = Instant::now();
     for k in 0..BARE_BATCHES {
         bare_commit(bare, &format!("hundred {n}"), k * ROWS_A_COMMIT, ROWS_A_COMMIT).await;
     }
     let rows_per_s = (BARE_BATCHES * ROWS_A_COMMIT) as f64 / begun.elapsed().as_secs_f64();
+    let rows_cpu = (cpu_ms() - cpu) / (BARE_BATCHES * ROWS_A_COMMIT) as f64;
 
     let mut runs = Vec::new();
     for _ in 0..AT_ONCE {
         runs.push(new_run(store, lease).await);
     }
+    let cpu = cpu_ms();
     let begun = Instant::now();
     let writers = runs.into_iter().map(|run| {
         let store = store.clone();
@@ -197,6 +205,7 @@ async fn round(bare: &mut SqliteConnection, store: &Store, lease: ShardLease, n:
         writer.await.unwrap();
     }
     let ours_per_s = (AT_ONCE as u64 * APPENDS_EACH) as f64 / begun.elapsed().as_secs_f64();
+    let ours_cpu = (cpu_ms() - cpu) / (AT_ONCE as u64 * APPENDS_EACH) as f64;
 
     let begun = Instant::now();
     let starters = (0..AT_ONCE).map(|_| {
@@ -219,7 +228,24 @@ async fn round(bare: &mut SqliteConnection, store: &Store, lease: ShardLease, n:
         append(store, lease, run, seq).await;
         latencies.push(one.elapsed().as_secs_f64() * 1e3);
     }
-    Round { bare_per_s, bare_p50, rows_per_s, ours_per_s, alone_p50: middle(&mut latencies), starts_per_s }
+    Round {
+        bare_per_s,
+        bare_p50,
+        rows_per_s,
+        ours_per_s,
+        alone_p50: middle(&mut latencies),
+        starts_per_s,
+        ours_cpu,
+        rows_cpu,
+    }
+}
+
+/// CPU time of this process so far (`/proc/self/stat`, fields 14 and 15), in milliseconds.
+fn cpu_ms() -> f64 {
+    const TICK_MS: f64 = 10.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+    (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) * TICK_MS
 }
 
 fn middle(values: &mut [f64]) -> f64 {

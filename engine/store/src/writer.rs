@@ -124,6 +124,7 @@ impl Writer {
                     if count == 0 {
                         break;
                     }
+                    gather(&mut jobs, &mut taken).await;
                     if let Some(closed) = self.work(&mut taken).await {
                         jobs.close();
                         self.close().await;
@@ -385,6 +386,21 @@ impl Writer {
             }
             changed
         });
+    }
+}
+
+/// Lets those who were answered just now ask again before the next commit begins, as long as more and more do: else the
+/// first of them would have a commit to itself, and all others would wait for it.
+async fn gather(jobs: &mut mpsc::Receiver<Job>, taken: &mut Vec<Job>) {
+    let mut before = 0;
+    while taken.len() > before && taken.len() < BATCH_UNITS {
+        before = taken.len();
+        tokio::task::yield_now().await;
+        while taken.len() < BATCH_UNITS
+            && let Ok(job) = jobs.try_recv()
+        {
+            taken.push(job);
+        }
     }
 }
 
