@@ -109,14 +109,15 @@ impl Attempts {
         &self.folder
     }
 
-    /// Claims an attempt before user code. Also makes the attempt's folder itself durable: if it vanished with the power,
+    /// Claims an attempt, whose folder exists, before user code. Also makes the attempt's folder itself durable: if it vanished with the power,
     /// the attempt would seem never to have begun and would run again.
     pub async fn claim(&self, attempt: &str, claim: &Claim) -> Result<Put, ArtifactError> {
-        let put = self.put(attempt, claim).await?;
         let folder = self.folder.clone();
-        blocking(move || File::open(&folder).and_then(|open| open.sync_all()).map_err(ArtifactError::io(folder)))
-            .await?;
-        Ok(put)
+        // Both at once: a journaling file system commits them together.
+        let sync =
+            blocking(move || File::open(&folder).and_then(|open| open.sync_all()).map_err(ArtifactError::io(folder)));
+        let (put, synced) = futures::join!(self.put(attempt, claim), sync);
+        synced.and(put)
     }
 
     /// Writes a document as its type says.

@@ -34,8 +34,8 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Between two looks for a cancel request, for the case that the signal which announces it is lost.
 const TICK: Duration = Duration::from_millis(200);
 
-/// When memory is first looked at, so that short jobs have a peak too.
-const FIRST_TICK: Duration = Duration::from_millis(20);
+/// When the first heartbeat is written and memory is first looked at. A job that ends sooner goes without.
+const FIRST_TICK: Duration = Duration::from_millis(10);
 
 /// Between two looks whether the rest of a stopping job has ended.
 const REST_INTERVAL: Duration = Duration::from_millis(5);
@@ -134,7 +134,6 @@ pub async fn execute(
         beat_at: Instant::now(),
         stopping: None,
     };
-    supervision.beat(0).await;
     let status = supervision.stay(&mut child, terminate).await;
     supervision.end_rest().await;
     let ended_at = Millis::now();

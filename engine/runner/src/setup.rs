@@ -54,14 +54,12 @@ pub async fn lay_out(layout: &Layout, spec: &JobSpec, artifacts: &Artifacts) -> 
     let make = |folder: &Path| {
         fs::create_dir_all(folder).map_err(|error| format!("make the folder {}: {error}", folder.display()))
     };
-    let write =
-        |path: &Path, text: &str| fs::write(path, text).map_err(|error| format!("write {}: {error}", path.display()));
     make(&layout.work)?;
     make(&layout.temporary)?;
-    write(&layout.output, "")?;
-    write(&layout.metrics, "")?;
+    // The files for values and metrics come into being when the job appends to them.
     if let Program::Script { script } = &spec.program {
-        write(&layout.script, script)?;
+        let path = &layout.script;
+        fs::write(path, script).map_err(|error| format!("write {}: {error}", path.display()))?;
     }
     if let Some(source) = &spec.source {
         artifacts
