@@ -129,6 +129,9 @@ pub struct Serve {
     /// How long this engine owns its shards without a sign of life
     #[arg(long, default_value = "15s", value_name = "TIME", value_parser = crate::times::duration)]
     pub lease: std::time::Duration,
+    /// Commit every plugin call of a chain by itself instead of letting pure calls run ahead of the commit
+    #[arg(long, env = "KICKWHEEL_NO_PURE_BATCHING")]
+    pub no_pure_batching: bool,
     /// How long to let things end after SIGTERM
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = crate::times::duration)]
     pub drain: std::time::Duration,

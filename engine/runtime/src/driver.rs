@@ -26,20 +26,21 @@ use kickwheel_schemas::{Millis, RunId, TaskKey, api::RunPhase, plugin::Effect};
 use kickwheel_store::{
     ReadError, Write, WriteError, fault,
     rows::RunRow,
-    write::{Append, PublishDataset, RegisterModel, RunProgress},
+    write::{Append, PublishDataset, RegisterModel, RunProgress, Snapshot},
 };
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    perform,
-    report,
+    perform, report,
     shared::{Counters, DEFAULT_PROJECT, Shared},
 };
 
 /// A chain of pure calls runs ahead of its commit for at most this long.
 const PURE_BATCH: Duration = Duration::from_millis(5);
+/// A snapshot is taken each time that a run's journal passes a multiple of so many events, so that folding stays short.
+const SNAPSHOT_EVERY: u64 = 256;
 /// First wait after the database refused a unit; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait between tries.
@@ -201,14 +202,23 @@ pub async fn peek(shared: &Arc<Shared>, run: RunId) -> Result<Option<Loaded>, Re
 pub async fn load(shared: &Arc<Shared>, run: RunId) -> Result<Option<Loaded>, ReadError> {
     let Some(row) = shared.store.run(run).await? else { return Ok(None) };
     let workflow = shared.workflow(&row.plan_digest).await?;
-    let mut state = RunState::new(workflow.plan.steps.len());
-    for entry in shared.store.journal(run, 0).await? {
+    let mut state = snapshot(shared, run, workflow.plan.steps.len()).await?;
+    for entry in shared.store.journal(run, state.seq).await? {
         let event: Event = serde_json::from_str(&entry.event).map_err(|e| ReadError::Corrupt {
             message: format!("event {} of run {run}: {e}; it was written by a newer version or damaged", entry.seq),
         })?;
         apply(&mut state, &workflow.plan, &event);
     }
     Ok(Some(Loaded { row: Arc::new(row), workflow, state }))
+}
+
+/// The latest snapshot, or the beginning. A snapshot that cannot be read is as good as none: the journal has it all.
+async fn snapshot(shared: &Arc<Shared>, run: RunId, steps: usize) -> Result<RunState, ReadError> {
+    let Some(row) = shared.store.snapshot(run).await? else { return Ok(RunState::new(steps)) };
+    match serde_json::from_slice::<RunState>(&row.body) {
+        Ok(state) if state.seq == row.seq && state.steps.len() == steps => Ok(state),
+        Ok(_) | Err(_) => Ok(RunState::new(steps)),
+    }
 }
 
 fn cell(shared: &Arc<Shared>, run: RunId, loaded: Option<Loaded>) -> Arc<Cell> {
@@ -431,6 +441,14 @@ impl Unit {
             inbox_done: self.inbox_done,
         }));
         writes.extend(self.extra);
+        if !loaded.state.is_finished() && first_seq / SNAPSHOT_EVERY != loaded.state.seq / SNAPSHOT_EVERY {
+            writes.push(Write::Snapshot(Snapshot {
+                shard: loaded.row.shard,
+                run: loaded.row.run,
+                seq: loaded.state.seq,
+                body: serde_json::to_vec(&loaded.state).expect("states have string keys only"),
+            }));
+        }
         if loaded.state.is_finished() {
             writes.extend(report::of_run(shared, loaded, now));
         }
@@ -503,7 +521,7 @@ fn phase(state: &RunState, open: usize) -> RunPhase {
 pub async fn follow_pure_chain(shared: &Arc<Shared>, loaded: &mut Loaded, unit: &mut Unit, now: Millis) -> Vec<Message> {
     let begun = Instant::now();
     let mut apart = Vec::new();
-    while apart.is_empty() && begun.elapsed() < PURE_BATCH && !loaded.state.is_finished() {
+    while shared.config.pure_batching && apart.is_empty() && begun.elapsed() < PURE_BATCH && !loaded.state.is_finished() {
         let commands = outstanding(&loaded.workflow.plan, &loaded.state);
         let [Command::Execute { step, index, attempt }] = commands[..] else { break };
         let task = &loaded.state.steps[step].tasks()[index as usize];

@@ -38,6 +38,8 @@ pub struct Config {
     pub base_url: String,
     /// Lease of shards, for Postgres.
     pub lease: Duration,
+    /// Whether chains of pure plugin calls run ahead of their commit.
+    pub pure_batching: bool,
 }
 
 /// Which runs to list.

@@ -136,6 +136,7 @@ async fn start_engine(data: &Path, cpu: Option<u64>) -> Result<Engine, Failure> 
         local_cpu_milli: cpu,
         base_url: format!("file://{}", data.display()),
         lease: LEASE,
+        pure_batching: true,
     };
     let deadline = Instant::now() + LOCK_WAIT;
     let mut told = false;

@@ -44,6 +44,7 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             local_cpu_milli: args.cpu,
             base_url: url.clone(),
             lease: args.lease,
+            pure_batching: !args.no_pure_batching,
         }) => engine.map_err(not_started)?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };

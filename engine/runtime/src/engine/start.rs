@@ -143,6 +143,8 @@ async fn take_shards(shared: &Arc<Shared>) -> Result<(), StartError> {
         Member::Postgres => false,
     };
     let (lease, shards) = (shared.config.lease, shared.store.shards());
+    // The lock on the folder proves that whoever held leases under the owner kept in it is dead, or is ourselves.
+    shared.store.release(&owner).await.map_err(|e| part("leases", &e))?;
     let deadline = Instant::now() + lease * 3;
     loop {
         let taken = shared.store.acquire(&owner, shards, lease, exclusive).await.map_err(|e| part("leases", &e))?;
