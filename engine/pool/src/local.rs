@@ -6,15 +6,15 @@
 //! ```
 //!
 //! The three programs live and die independently. An engine that comes back finds its attempts in their folders, with the
-//! processes that still run; an agent that died is started again by the next request, or within [`watch::SWEEP_INTERVAL`]
+//! processes that still run; an agent that died is started again by the next request, or within a second
 //! while an attempt waits to be claimed.
 //!
 //! What a lost attempt left behind is killed before the loss is reported, so that its successor never runs beside it. The
 //! kernel kills the program itself with its runner; its children are found by the `KICKWHEEL_ATTEMPT` in their
 //! environment. Only a process that cleared its environment *and* outlived its parents can escape that.
 //!
-//! Where to look next: [`watch`] for how changes are noticed, [`agent`] for the talk with the agent, [`process`] for what
-//! is asked of `/proc`, [`log`] for reading logs.
+//! Where to look next: `watch` for how changes are noticed, `agent` for the talk with the agent, `process` for what
+//! is asked of `/proc`, `log` for reading logs.
 
 mod agent;
 mod log;
