@@ -130,14 +130,11 @@ impl Admission {
         let cpu = u32::try_from(wanted.cpu_milli.min(self.cpu_milli)).unwrap_or(u32::MAX);
         let units = wanted.memory_bytes.unwrap_or(0).min(self.memory_bytes).div_ceil(MEMORY_UNIT);
         let memory = u32::try_from(units.min(self.memory_bytes / MEMORY_UNIT)).unwrap_or(u32::MAX);
-        Slot {
-            _cpu: acquire(&self.cpu, cpu).await,
-            _memory: acquire(&self.memory, memory).await,
-        }
+        Slot { _cpu: acquire(&self.cpu, cpu).await, _memory: acquire(&self.memory, memory).await }
     }
 
-    /// Thousandths of a core that are free now.
-    pub fn free_cpu_milli(&self) -> usize {
+    #[cfg(test)]
+    fn free_cpu_milli(&self) -> usize {
         self.cpu.available_permits()
     }
 }

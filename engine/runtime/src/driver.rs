@@ -337,7 +337,9 @@ async fn write_batch(
     if slot.is_none() {
         *slot = load(shared, cell.run).await.map_err(as_unavailable)?;
     }
-    let Some(loaded) = slot else { return Err(WriteError::Invalid { message: format!("run {} is not in the store", cell.run) }) };
+    let Some(loaded) = slot else {
+        return Err(WriteError::Invalid { message: format!("run {} is not in the store", cell.run) });
+    };
     let Some(epoch) = shared.epoch(loaded.row.shard) else {
         return Err(WriteError::Fenced { shard: loaded.row.shard });
     };
@@ -400,9 +402,7 @@ impl Unit {
         if events.is_empty() {
             return;
         }
-        let accepted = events
-            .iter()
-            .any(|e| matches!(e, Event::TaskFinished { end: TaskEnd::Succeeded(_), .. }));
+        let accepted = events.iter().any(|e| matches!(e, Event::TaskFinished { end: TaskEnd::Succeeded(_), .. }));
         if accepted || matches!(message.input, Input::Ended { .. }) {
             self.extra.extend(message.extra.iter().filter(|w| accepted || !matches!(w, Write::CachePut(_))).cloned());
         }
@@ -417,14 +417,7 @@ impl Unit {
     }
 
     /// The unit of writes. Effects come first, so that a conflict is met before anything else is done.
-    pub fn into_writes(
-        self,
-        shared: &Shared,
-        loaded: &Loaded,
-        first_seq: u64,
-        epoch: i64,
-        now: Millis,
-    ) -> Vec<Write> {
+    pub fn into_writes(self, shared: &Shared, loaded: &Loaded, first_seq: u64, epoch: i64, now: Millis) -> Vec<Write> {
         let mut writes = self.effects;
         writes.push(Write::Append(Append {
             shard: loaded.row.shard,
@@ -518,10 +511,16 @@ fn phase(state: &RunState, open: usize) -> RunPhase {
 
 /// Runs pure plugin calls ahead of the commit, as long as nothing else is owed. Nothing that they produce is revealed
 /// before the unit is written. Returns messages that must be decided alone.
-pub async fn follow_pure_chain(shared: &Arc<Shared>, loaded: &mut Loaded, unit: &mut Unit, now: Millis) -> Vec<Message> {
+pub async fn follow_pure_chain(
+    shared: &Arc<Shared>,
+    loaded: &mut Loaded,
+    unit: &mut Unit,
+    now: Millis,
+) -> Vec<Message> {
     let begun = Instant::now();
     let mut apart = Vec::new();
-    while shared.config.pure_batching && apart.is_empty() && begun.elapsed() < PURE_BATCH && !loaded.state.is_finished() {
+    while shared.config.pure_batching && apart.is_empty() && begun.elapsed() < PURE_BATCH && !loaded.state.is_finished()
+    {
         let commands = outstanding(&loaded.workflow.plan, &loaded.state);
         let [Command::Execute { step, index, attempt }] = commands[..] else { break };
         let task = &loaded.state.steps[step].tasks()[index as usize];
@@ -575,8 +574,7 @@ fn prune(cell: &Arc<Cell>, loaded: &Loaded) {
     let mut performing = cell.performing.lock().expect("no holder of this lock panics");
     performing.retain(|(step, index, attempt), _| {
         loaded.state.steps.get(*step).and_then(|s| s.tasks().get(*index as usize)).is_some_and(|t| {
-            t.attempt == *attempt
-                && matches!(t.status, TaskStatus::Ready { .. } | TaskStatus::Running { .. })
+            t.attempt == *attempt && matches!(t.status, TaskStatus::Ready { .. } | TaskStatus::Running { .. })
         })
     });
 }

@@ -102,6 +102,15 @@ impl Engine {
         DEFAULT_PROJECT
     }
 
+    /// Loads the plugins before they are needed. Without it each is loaded at its first call.
+    pub async fn warm_up(&self) {
+        for plugin in self.shared.catalog.0.values() {
+            if let Some(Err(e)) = self.shared.plugin(&plugin.digest).await {
+                tracing::warn!("plugin {} cannot be loaded: {e}", plugin.manifest.name);
+            }
+        }
+    }
+
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         &self.shared.config
@@ -127,9 +136,10 @@ impl Engine {
 pub(crate) fn read_failed(e: ReadError) -> ApiError {
     match e {
         ReadError::Unavailable { reason } => paused(&reason),
-        ReadError::Corrupt { message } => {
-            ApiError::Conflict { code: "stored_data", detail: format!("what is stored cannot be understood: {message}") }
-        }
+        ReadError::Corrupt { message } => ApiError::Conflict {
+            code: "stored_data",
+            detail: format!("what is stored cannot be understood: {message}"),
+        },
     }
 }
 

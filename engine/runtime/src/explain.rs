@@ -67,7 +67,12 @@ pub async fn event(shared: &Arc<Shared>, row: &EventRow, only: Option<&str>) -> 
     Ok(Explanation { event, changed_paths, changed_paths_unknown, decisions })
 }
 
-async fn again(shared: &Arc<Shared>, row: &EventRow, enrichment: &Enrichment, entry: &Entry) -> Result<DecisionView, ReadError> {
+async fn again(
+    shared: &Arc<Shared>,
+    row: &EventRow,
+    enrichment: &Enrichment,
+    entry: &Entry,
+) -> Result<DecisionView, ReadError> {
     let view = |decision: &str, reason: String| DecisionView {
         workflow: entry.name.clone(),
         decision: decision.to_owned(),
@@ -158,15 +163,14 @@ pub async fn cache(shared: &Arc<Shared>, task: &TaskKey) -> Result<Option<CacheW
     }
     let earlier =
         shared.store.earlier_cache_records(DEFAULT_PROJECT, &row.workflow, &task.step, task.run, COMPARED).await?;
-    let nearest = earlier
-        .into_iter()
-        .map(|other| (differences(&other, &record), other))
-        .min_by_key(|(differs, _)| differs.len());
+    let nearest =
+        earlier.into_iter().map(|other| (differences(&other, &record), other)).min_by_key(|(differs, _)| differs.len());
     Ok(Some(match nearest {
         None => plain(None, "no earlier run has executed this step".to_owned()),
-        Some((differs, other)) if differs.is_empty() => {
-            plain(Some(other.task), "the same key was computed before, but that result was not kept or is gone".to_owned())
-        }
+        Some((differs, other)) if differs.is_empty() => plain(
+            Some(other.task),
+            "the same key was computed before, but that result was not kept or is gone".to_owned(),
+        ),
         Some((differs, other)) => {
             let parts: Vec<&str> = differs.iter().map(|d| d.part.as_str()).collect();
             let reason = format!("compared with {}, these parts differ: {}", other.task, parts.join(", "));

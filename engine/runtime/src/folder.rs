@@ -55,8 +55,10 @@ impl DataFolder {
     /// The text kept in file `name`, readable by its owner only; made from `fresh` when there is none yet. Durable before
     /// it is returned: a key that a later start could not find again would orphan whatever was signed with it.
     pub fn kept_text(&self, name: &str, fresh: impl FnOnce() -> String) -> Result<String, StartError> {
-        kept_text(&self.root, name, fresh)
-            .map_err(|e| StartError::Part { part: "data folder", message: format!("{}/{name}: {e}", self.root.display()) })
+        kept_text(&self.root, name, fresh).map_err(|e| StartError::Part {
+            part: "data folder",
+            message: format!("{}/{name}: {e}", self.root.display()),
+        })
     }
 }
 

@@ -44,7 +44,12 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub const MAX_EVENT_BYTES: usize = 512 * 1024;
 
 /// Makes an event durable and wakes the decider.
-pub async fn accept(shared: &Arc<Shared>, project: &str, channel: &str, event: CloudEvent) -> Result<(EventKey, bool), WriteError> {
+pub async fn accept(
+    shared: &Arc<Shared>,
+    project: &str,
+    channel: &str,
+    event: CloudEvent,
+) -> Result<(EventKey, bool), WriteError> {
     let at = Millis::now();
     let write = accept_write(EventKey::new(at, entropy()), project, channel, event, at);
     fault::point("ingest.accept.before");
@@ -342,4 +347,3 @@ fn report_broken(row: &EventRow, enrichment: &Enrichment) -> Option<Write> {
         body: serde_json::to_value(body).expect("reports have string keys only"),
     }))
 }
-

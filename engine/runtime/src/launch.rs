@@ -1,9 +1,6 @@
 //! Creating a run: its pinned inputs, its row and its first events, as writes for one transaction.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use kickwheel_core::{
     Input, RunState,
@@ -185,7 +182,11 @@ async fn pin_datasets(
             Some(row) => {
                 let manifest = shared.artifacts.manifest(&row.artifact.digest).await.map_err(|e| {
                     let reason = format!("version {} of dataset {name}: {e}", row.version);
-                    if e.is_transient() { WriteError::Unavailable { reason } } else { WriteError::Invalid { message: reason } }
+                    if e.is_transient() {
+                        WriteError::Unavailable { reason }
+                    } else {
+                        WriteError::Invalid { message: reason }
+                    }
                 })?;
                 let files = manifest
                     .files

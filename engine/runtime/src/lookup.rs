@@ -93,8 +93,10 @@ pub enum Looked {
 pub async fn look_up(shared: &Arc<Shared>, row: &EventRow) -> Looked {
     let found = |enrichment| Looked::Found(Box::new(enrichment), Vec::new());
     let text = |name: &str| row.event.data.get(name).and_then(Value::as_str);
-    let is_branch = [payload::GIT_BRANCH_CREATED, payload::GIT_BRANCH_UPDATED, payload::GIT_BRANCH_DELETED].contains(&row.event.ty.as_str());
-    let is_tag = [payload::GIT_TAG_CREATED, payload::GIT_TAG_UPDATED, payload::GIT_TAG_DELETED].contains(&row.event.ty.as_str());
+    let is_branch = [payload::GIT_BRANCH_CREATED, payload::GIT_BRANCH_UPDATED, payload::GIT_BRANCH_DELETED]
+        .contains(&row.event.ty.as_str());
+    let is_tag =
+        [payload::GIT_TAG_CREATED, payload::GIT_TAG_UPDATED, payload::GIT_TAG_DELETED].contains(&row.event.ty.as_str());
     if !is_branch && !is_tag {
         return found(Enrichment::none());
     }
@@ -110,16 +112,20 @@ pub async fn look_up(shared: &Arc<Shared>, row: &EventRow) -> Looked {
             ),
         };
     };
-    let bare = Enrichment {
-        repo: Some(repo.name.clone()),
-        branch: text("branch").map(str::to_owned),
-        ..Enrichment::none()
-    };
+    let bare =
+        Enrichment { repo: Some(repo.name.clone()), branch: text("branch").map(str::to_owned), ..Enrichment::none() };
     let (Some(after), Some(branch)) = (text("after"), text("branch")) else { return found(bare) };
     push(shared, row, &repo, bare, branch, after).await
 }
 
-async fn push(shared: &Arc<Shared>, row: &EventRow, repo: &RepoRow, bare: Enrichment, branch: &str, after: &str) -> Looked {
+async fn push(
+    shared: &Arc<Shared>,
+    row: &EventRow,
+    repo: &RepoRow,
+    bare: Enrichment,
+    branch: &str,
+    after: &str,
+) -> Looked {
     let mirror = match shared.mirrors.mirror(DEFAULT_PROJECT, &repo.name, &repo.url).await {
         Ok(mirror) => mirror,
         Err(e) => return later(row, e.to_string()),
@@ -187,7 +193,10 @@ fn later(row: &EventRow, reason: String) -> Looked {
     let now = Millis::now();
     if now.since(row.received_at) > DEADLINE_MS {
         return Looked::Never {
-            reason: format!("{reason}; it was tried for {} minutes: replay the event when this is mended", DEADLINE_MS / 60_000),
+            reason: format!(
+                "{reason}; it was tried for {} minutes: replay the event when this is mended",
+                DEADLINE_MS / 60_000
+            ),
         };
     }
     Looked::Later { reason, until: now.plus(RETRY_MS) }

@@ -94,7 +94,10 @@ impl Registry {
 
     /// The usable workflow of that name.
     pub fn named(&self, name: &str) -> Option<&Entry> {
-        self.entries.iter().find(|e| e.name == name && e.plan.is_some()).or_else(|| self.entries.iter().find(|e| e.name == name))
+        self.entries
+            .iter()
+            .find(|e| e.name == name && e.plan.is_some())
+            .or_else(|| self.entries.iter().find(|e| e.name == name))
     }
 }
 
@@ -108,7 +111,12 @@ pub struct CompiledFiles {
 }
 
 /// Compiles one file. `taken` are the names of other files' workflows.
-pub fn compile_file(shared: &Shared, origin: EntryOrigin, yaml: &str, taken: &BTreeMap<String, String>) -> (Entry, Option<Write>) {
+pub fn compile_file(
+    shared: &Shared,
+    origin: EntryOrigin,
+    yaml: &str,
+    taken: &BTreeMap<String, String>,
+) -> (Entry, Option<Write>) {
     let compiled = compile(yaml, &shared.catalog);
     let file = origin.file().to_owned();
     let mut diagnostics: Vec<DiagnosticView> = compiled.diagnostics.iter().map(|d| d.view(&file, yaml)).collect();

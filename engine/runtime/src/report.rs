@@ -128,8 +128,7 @@ async fn tell(shared: &Arc<Shared>, row: &ReportRow) -> Result<(), String> {
     let Some(bound) = shared.store.repo(DEFAULT_PROJECT, &repo).await.map_err(|e| e.to_string())? else {
         return Ok(());
     };
-    let mirror =
-        shared.mirrors.mirror(DEFAULT_PROJECT, &bound.name, &bound.url).await.map_err(|e| e.to_string())?;
+    let mirror = shared.mirrors.mirror(DEFAULT_PROJECT, &bound.name, &bound.url).await.map_err(|e| e.to_string())?;
     let key = row.run.to_string();
     shared.mirrors.add_note(&mirror, &commit, &key, &text).await.map_err(|e: NoteError| e.to_string())
 }

@@ -14,10 +14,10 @@ use kickwheel_artifacts::Artifacts;
 use kickwheel_core::plan::Workflow;
 use kickwheel_pool::Pool;
 use kickwheel_repos::Mirrors;
-use kickwheel_schemas::{Digest, RunId};
+use kickwheel_schemas::{Digest, RunId, plugin::PluginManifest};
 use kickwheel_spec::PluginCatalog;
 use kickwheel_store::{ReadError, Store};
-use kickwheel_wasm::{Host, Plugin};
+use kickwheel_wasm::{Host, LoadError, Plugin, builtin};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -35,8 +35,6 @@ pub struct Shared {
     pub config: Config,
     /// Locked for as long as this lives.
     pub folder: DataFolder,
-    /// Signs credentials of attempts and compiled plugins.
-    pub key: Vec<u8>,
     /// The database.
     pub store: Store,
     /// The blobs.
@@ -47,8 +45,8 @@ pub struct Shared {
     pub admission: Admission,
     /// The plugins' sandbox.
     pub wasm: Host,
-    /// Loaded plugins by digest.
-    pub plugins: HashMap<Digest, Plugin>,
+    /// Loaded plugins by digest; each is loaded when it is first called.
+    pub plugins: Mutex<HashMap<Digest, Plugin>>,
     /// The same, as the workflow checker wants them.
     pub catalog: PluginCatalog,
     /// The bare mirrors.
@@ -137,6 +135,27 @@ impl Shared {
             message: format!("plan {digest} of workflow {}: {e}; it may be of a newer version", row.name),
         })?;
         Ok(self.remember(digest.clone(), workflow))
+    }
+
+    /// What a plugin of this binary declares.
+    pub fn manifest(&self, digest: &Digest) -> Option<&PluginManifest> {
+        self.catalog.0.values().find(|p| p.digest == *digest).map(|p| &p.manifest)
+    }
+
+    /// The plugin of that digest, loaded. Compiling one that is not in the cache takes a moment, so nobody pays for those
+    /// that are never called. None when it is not in this binary.
+    pub async fn plugin(&self, digest: &Digest) -> Option<Result<Plugin, LoadError>> {
+        if let Some(known) = self.plugins.lock().expect("no holder of this lock panics").get(digest) {
+            return Some(Ok(known.clone()));
+        }
+        let shipped = builtin().iter().find(|p| p.digest() == *digest)?;
+        let host = self.wasm.clone();
+        let loading = tokio::task::spawn_blocking(move || host.load(shipped.component, shipped.manifest()));
+        let loaded = loading.await.expect("loading a plugin does not panic");
+        if let Ok(plugin) = &loaded {
+            self.plugins.lock().expect("no holder of this lock panics").insert(digest.clone(), plugin.clone());
+        }
+        Some(loaded)
     }
 
     /// Keeps a compiled workflow in memory.

@@ -10,9 +10,7 @@ use kickwheel_core::{
 use kickwheel_pool::Observed;
 use kickwheel_schemas::{
     AttemptKey, Millis, TaskKey,
-    api::{
-        AssetVersionView, AssetView, EventView, RunDetail, RunSummary, StepView, TaskView, WorkflowView,
-    },
+    api::{AssetVersionView, AssetView, EventView, RunDetail, RunSummary, StepView, TaskView, WorkflowView},
 };
 use kickwheel_store::{
     ReadError,
@@ -216,9 +214,7 @@ pub fn workflow(entry: &Entry, project: &str, paused: bool, inputs: BTreeMap<Str
 
 /// The declared inputs of a workflow, as JSON descriptions.
 pub fn inputs(workflow: &kickwheel_core::plan::Workflow) -> BTreeMap<String, Value> {
-    let describe = |d: &kickwheel_core::plan::InputDecl| {
-        json!({"type": d.ty, "default": d.default, "minimum": d.minimum, "maximum": d.maximum, "choices": d.choices})
-    };
+    let describe = |d: &kickwheel_core::plan::InputDecl| json!({"type": d.ty, "default": d.default, "minimum": d.minimum, "maximum": d.maximum, "choices": d.choices});
     workflow.plan.inputs.iter().map(|(name, d)| (name.clone(), describe(d))).collect()
 }
 
@@ -248,4 +244,3 @@ pub fn asset(row: &AssetRow, watch: Option<&WatchRow>) -> AssetView {
         path: watch.map(|w| w.path.clone()),
     }
 }
-

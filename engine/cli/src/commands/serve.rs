@@ -49,6 +49,9 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
         () = signals.next() => return Ok(Exit::Interrupted),
     };
     let triggers = Triggers::start(&engine);
+    // In the background: the first plugin step should not wait for a compiler, but neither should the start.
+    let warm = engine.clone();
+    tokio::spawn(async move { warm.warm_up().await });
     let config = ServerConfig {
         token,
         hook_nudge: triggers.nudger(),

@@ -11,7 +11,7 @@ pub mod live;
 mod wheel;
 
 #[cfg(test)]
-mod samples;
+pub mod samples;
 
 pub use follow::follow;
 pub use wheel::{Wheel, failure};

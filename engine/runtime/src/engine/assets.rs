@@ -18,7 +18,11 @@ use kickwheel_store::{
 use serde_json::Value;
 
 use super::{Engine, read_failed, registry::check_name, write_failed};
-use crate::{ApiError, ingest, shared::{DEFAULT_PROJECT, entropy}, view};
+use crate::{
+    ApiError, ingest,
+    shared::{DEFAULT_PROJECT, entropy},
+    view,
+};
 
 impl Engine {
     /// All models, or all datasets, each with its newest version.
@@ -72,7 +76,10 @@ impl Engine {
         if let Some(other) = watches.iter().find(|w| w.name == add.name && w.path != add.path) {
             return Err(ApiError::Conflict {
                 code: "dataset_watched",
-                detail: format!("dataset {} is {} already; remove that first with `kickwheel datasets rm`", add.name, other.path),
+                detail: format!(
+                    "dataset {} is {} already; remove that first with `kickwheel datasets rm`",
+                    add.name, other.path
+                ),
             });
         }
         let state = watches.into_iter().find(|w| w.name == add.name).map_or(Value::Null, |w| w.state);

@@ -27,10 +27,10 @@ impl Engine {
 
     /// Newest first.
     pub async fn events(&self, limit: usize, cursor: Option<String>) -> Result<Page<EventView>, ApiError> {
-        let before = cursor
-            .map(|c| c.parse())
-            .transpose()
-            .map_err(|_| ApiError::Invalid { code: "bad_cursor", detail: "the cursor is not one of ours".to_owned() })?;
+        let before = cursor.map(|c| c.parse()).transpose().map_err(|_| ApiError::Invalid {
+            code: "bad_cursor",
+            detail: "the cursor is not one of ours".to_owned(),
+        })?;
         let limit = u32::try_from(limit.clamp(1, 1000)).unwrap_or(1000);
         let filter = EventFilter { before, limit, ..EventFilter::default() };
         let rows = self.shared.store.events(&filter).await.map_err(read_failed)?;
@@ -58,7 +58,9 @@ impl Engine {
         {
             return Err(ApiError::NotFound {
                 code: "workflow_not_found",
-                detail: format!("no workflow {name:?} was in the registry when the event was decided; see `kickwheel workflows ls`"),
+                detail: format!(
+                    "no workflow {name:?} was in the registry when the event was decided; see `kickwheel workflows ls`"
+                ),
             });
         }
         Ok(explanation)

@@ -99,7 +99,9 @@ impl Engine {
                 format!("{} of {} cpu in use", used.cpu_milli as f64 / 1000.0, capacity.cpu_milli as f64 / 1000.0),
                 None,
             ),
-            Err(e) => check("pool local", "failed", e.to_string(), Some("see agent.log in the pool's folder".to_owned())),
+            Err(e) => {
+                check("pool local", "failed", e.to_string(), Some("see agent.log in the pool's folder".to_owned()))
+            }
         }
     }
 
@@ -164,7 +166,10 @@ impl Engine {
         for (name, help, counter) in counters {
             let value = counter.load(Ordering::Relaxed);
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "# HELP kickwheel_{name} {help}\n# TYPE kickwheel_{name} counter\nkickwheel_{name} {value}");
+            let _ = writeln!(
+                out,
+                "# HELP kickwheel_{name} {help}\n# TYPE kickwheel_{name} counter\nkickwheel_{name} {value}"
+            );
         }
         let mut gauge = |name: &str, help: &str, lines: Vec<(String, u64)>| {
             let _ = writeln!(out, "# HELP kickwheel_{name} {help}\n# TYPE kickwheel_{name} gauge");
@@ -174,10 +179,11 @@ impl Engine {
         };
         let up = matches!(self.shared.store.health(), StoreHealth::Ok);
         gauge("database_up", "Whether the database takes writes.", vec![(String::new(), u64::from(up))]);
-        gauge("runs_in_memory", "Runs held in memory.", vec![(
-            String::new(),
-            self.shared.cells.lock().expect("no holder of this lock panics").len() as u64,
-        )]);
+        gauge(
+            "runs_in_memory",
+            "Runs held in memory.",
+            vec![(String::new(), self.shared.cells.lock().expect("no holder of this lock panics").len() as u64)],
+        );
         if let Ok(counts) = self.shared.store.counts().await {
             let live = counts.live_runs.iter().map(|(s, n)| (format!("{{state=\"{s}\"}}"), *n)).collect();
             gauge("runs_live", "Runs that have not ended.", live);

@@ -76,12 +76,8 @@ impl Engine {
             code: "workflow_not_found",
             detail: format!("no workflow {workflow:?}; `kickwheel workflows ls` lists them"),
         })?;
-        let set = SetPaused {
-            project: DEFAULT_PROJECT.to_owned(),
-            workflow: workflow.to_owned(),
-            paused,
-            at: Millis::now(),
-        };
+        let set =
+            SetPaused { project: DEFAULT_PROJECT.to_owned(), workflow: workflow.to_owned(), paused, at: Millis::now() };
         self.shared.store.write(vec![Write::SetPaused(set)]).await.map_err(write_failed)?;
         self.workflow_view(entry, paused).await
     }
@@ -118,7 +114,10 @@ impl Engine {
         if let Some(other) = rows.iter().find(|r| (r.url == add.url) != (r.name == add.name)) {
             return Err(ApiError::Conflict {
                 code: "repo_bound",
-                detail: format!("{} is bound as {:?} already; remove that binding first with `kickwheel repos rm {}`", other.url, other.name, other.name),
+                detail: format!(
+                    "{} is bound as {:?} already; remove that binding first with `kickwheel repos rm {}`",
+                    other.url, other.name, other.name
+                ),
             });
         }
         let mirror = self.shared.mirrors.mirror(DEFAULT_PROJECT, &add.name, &add.url).await.map_err(|e| refused(&e))?;
@@ -144,7 +143,9 @@ impl Engine {
             entries = compiled.entries;
         }
         // The binding is durable before the hook can call us: no push may find its repository unknown.
-        registry::update(&self.shared, writes, |present| present.overlaid(&add.name, &entries)).await.map_err(write_failed)?;
+        registry::update(&self.shared, writes, |present| present.overlaid(&add.name, &entries))
+            .await
+            .map_err(write_failed)?;
         if let Some(binary) = binary {
             let binding = Binding { binary, repo: add.name, data: self.shared.folder.path("") };
             let path = mirror.origin().path().to_owned();
@@ -175,7 +176,9 @@ impl Engine {
             tracing::warn!(repo = name, "the hook is not removed: {e}");
         }
         let remove = Write::RemoveRepo(RemoveNamed { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned() });
-        registry::update(&self.shared, vec![remove], |present| present.overlaid(name, &[])).await.map_err(write_failed)?;
+        registry::update(&self.shared, vec![remove], |present| present.overlaid(name, &[]))
+            .await
+            .map_err(write_failed)?;
         self.shared.mirrors.remove(&mirror).await.map_err(|e| refused(&e))
     }
 }
@@ -183,7 +186,11 @@ impl Engine {
 /// A name that fits into filters, paths and tables.
 pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
-    if !name.is_empty() && name.len() <= 200 && name.chars().all(fits) && !name.split('/').any(|p| p.is_empty() || p.starts_with('.')) {
+    if !name.is_empty()
+        && name.len() <= 200
+        && name.chars().all(fits)
+        && !name.split('/').any(|p| p.is_empty() || p.starts_with('.'))
+    {
         return Ok(());
     }
     Err(ApiError::Invalid {

@@ -42,11 +42,10 @@ const LOG_POLL: Duration = Duration::from_millis(200);
 impl Engine {
     /// Newest first.
     pub async fn runs(&self, query: RunQuery) -> Result<Page<RunSummary>, ApiError> {
-        let before = query
-            .cursor
-            .map(|c| c.parse::<RunId>())
-            .transpose()
-            .map_err(|_| ApiError::Invalid { code: "bad_cursor", detail: "the cursor is not one of ours".to_owned() })?;
+        let before = query.cursor.map(|c| c.parse::<RunId>()).transpose().map_err(|_| ApiError::Invalid {
+            code: "bad_cursor",
+            detail: "the cursor is not one of ours".to_owned(),
+        })?;
         let limit = u32::try_from(query.limit.clamp(1, 1000)).unwrap_or(1000);
         let filter = RunFilter {
             project: Some(DEFAULT_PROJECT.to_owned()),
@@ -162,8 +161,13 @@ impl Engine {
         let mut launch = Launch::new(&self.shared, prepared).await.map_err(write_failed)?;
         let run = launch.loaded.row.run;
         let workflow = launch.loaded.row.workflow.clone();
-        let outcome =
-            DecisionRow { workflow: workflow.clone(), decision: "started".to_owned(), reason, clause: None, run: Some(run) };
+        let outcome = DecisionRow {
+            workflow: workflow.clone(),
+            decision: "started".to_owned(),
+            reason,
+            clause: None,
+            run: Some(run),
+        };
         let mut unit = vec![
             ingest::accept_write(event_key, DEFAULT_PROJECT, "manual", event.clone(), at),
             Write::Decide(Decide {
@@ -194,7 +198,8 @@ impl Engine {
         let found = tokio::time::timeout(LANE_WAIT, async {
             let mut news = self.shared.news.subscribe();
             loop {
-                let run = self.shared.store.run_of(DEFAULT_PROJECT, workflow, &source, &id, 0).await.map_err(read_failed)?;
+                let run =
+                    self.shared.store.run_of(DEFAULT_PROJECT, workflow, &source, &id, 0).await.map_err(read_failed)?;
                 if let Some(run) = run {
                     return self.summary_of(run).await;
                 }
@@ -324,23 +329,34 @@ impl Engine {
             let names: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
             return Err(ApiError::NotFound {
                 code: "step_not_found",
-                detail: format!("run {} has no step {:?}; its steps are {}", loaded.row.run, query.step, names.join(", ")),
+                detail: format!(
+                    "run {} has no step {:?}; its steps are {}",
+                    loaded.row.run,
+                    query.step,
+                    names.join(", ")
+                ),
             });
         };
         let Some(task) = loaded.state.steps[step].tasks().get(query.index as usize) else {
             return Err(ApiError::NotFound {
                 code: "task_not_found",
-                detail: format!("step {} has no task {} (yet); it has {}", query.step, query.index, loaded.state.steps[step].tasks().len()),
+                detail: format!(
+                    "step {} has no task {} (yet); it has {}",
+                    query.step,
+                    query.index,
+                    loaded.state.steps[step].tasks().len()
+                ),
             });
         };
         let task_key = TaskKey { run: loaded.row.run, step: declared.name.clone(), index: query.index };
         let key = AttemptKey { task: task_key, attempt: query.attempt.unwrap_or(task.attempt) };
         match task.spec.work {
             Work::Job { .. } => {
-                let stream = self.shared.pool.read_log(&key, 0, query.follow).await.map_err(|e| ApiError::Unavailable {
-                    code: "log_unavailable",
-                    detail: format!("the log of {key} cannot be read: {e}"),
-                })?;
+                let stream =
+                    self.shared.pool.read_log(&key, 0, query.follow).await.map_err(|e| ApiError::Unavailable {
+                        code: "log_unavailable",
+                        detail: format!("the log of {key} cannot be read: {e}"),
+                    })?;
                 Ok(stream.map(|piece| piece.map_err(std::io::Error::other)).boxed())
             }
             Work::Call { .. } => Ok(self.plugin_log(key, step, query.follow)),
@@ -348,7 +364,12 @@ impl Engine {
     }
 
     /// A plugin's log is one piece, shown when its call has been accepted.
-    fn plugin_log(&self, key: AttemptKey, step: usize, follow: bool) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
+    fn plugin_log(
+        &self,
+        key: AttemptKey,
+        step: usize,
+        follow: bool,
+    ) -> BoxStream<'static, Result<Bytes, std::io::Error>> {
         let shared = Arc::clone(&self.shared);
         let read = async move {
             loop {
@@ -410,18 +431,16 @@ impl Engine {
     }
 
     async fn load_run(&self, run: RunId) -> Result<Loaded, ApiError> {
-        driver::peek(&self.shared, run).await.map_err(read_failed)?.ok_or_else(|| ApiError::NotFound {
-            code: "run_not_found",
-            detail: format!("run {run} is gone"),
-        })
+        driver::peek(&self.shared, run)
+            .await
+            .map_err(read_failed)?
+            .ok_or_else(|| ApiError::NotFound { code: "run_not_found", detail: format!("run {run} is gone") })
     }
 
     async fn summary_of(&self, run: RunId) -> Result<RunSummary, ApiError> {
         let row = self.shared.store.run(run).await.map_err(read_failed)?;
-        row.map(|r| view::summary(&r)).ok_or_else(|| ApiError::NotFound {
-            code: "run_not_found",
-            detail: format!("run {run} is gone"),
-        })
+        row.map(|r| view::summary(&r))
+            .ok_or_else(|| ApiError::NotFound { code: "run_not_found", detail: format!("run {run} is gone") })
     }
 
     async fn compiled(&self, entry: &Entry) -> Result<Arc<Workflow>, ApiError> {

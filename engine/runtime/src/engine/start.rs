@@ -1,7 +1,7 @@
 //! Opening the parts, recovering, and coming to rest.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -18,7 +18,7 @@ use kickwheel_store::{
     Member, Options, Store, Write,
     write::{ForgetSeen, Seal},
 };
-use kickwheel_wasm::{CacheConfig, Host, HostConfig, builtin, builtin_catalog};
+use kickwheel_wasm::{CacheConfig, Host, HostConfig, builtin_catalog};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info, warn};
@@ -65,7 +65,8 @@ fn part(name: &'static str, e: &dyn std::fmt::Display) -> StartError {
 }
 
 async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> {
-    let key = hex::decode(folder.kept_text("key", random_hex::<32>)?).map_err(|e| part("key of the data folder", &e))?;
+    let key =
+        hex::decode(folder.kept_text("key", random_hex::<32>)?).map_err(|e| part("key of the data folder", &e))?;
     let temporary = folder.path("tmp");
     // What a killed engine left half-made there belongs to nobody.
     let _ = std::fs::remove_dir_all(&temporary);
@@ -83,7 +84,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         LocalConfig::new(folder.path("pool/local"), folder.path("artifacts"), config.runner.clone(), key.clone());
     local.capacity = capacity;
     let pool = Pool::Local(LocalPool::open(local).await.map_err(|e| part("local pool", &e))?);
-    let (wasm, plugins) = open_plugins(&folder, &key)?;
+    let wasm = open_sandbox(&folder, &key)?;
     let catalog = builtin_catalog()
         .into_iter()
         .map(|(name, (digest, manifest))| (name, PluginInfo { digest, manifest }))
@@ -91,13 +92,12 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     Ok(Shared {
         config,
         folder,
-        key,
         store,
         artifacts,
         pool,
         admission: Admission::new(capacity.cpu_milli, capacity.memory_bytes),
         wasm,
-        plugins,
+        plugins: Mutex::default(),
         catalog: PluginCatalog(catalog),
         mirrors,
         registry: RwLock::default(),
@@ -116,22 +116,14 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     })
 }
 
-type Plugins = HashMap<kickwheel_schemas::Digest, kickwheel_wasm::Plugin>;
-
-fn open_plugins(folder: &DataFolder, key: &[u8]) -> Result<(Host, Plugins), StartError> {
+fn open_sandbox(folder: &DataFolder, key: &[u8]) -> Result<Host, StartError> {
     let key: [u8; 32] = key.try_into().map_err(|_| StartError::Part {
         part: "key of the data folder",
-        message: "it must be 64 hex digits; restore it from a backup, or move it away to have a new one made".to_owned(),
+        message: "it must be 64 hex digits; restore it from a backup, or move it away to have a new one made"
+            .to_owned(),
     })?;
     let cache = Some(CacheConfig { dir: folder.path("wasm-cache"), key });
-    let host = Host::new(HostConfig { cache, ..HostConfig::default() }).map_err(|e| part("plugin sandbox", &e))?;
-    let mut plugins = HashMap::new();
-    for shipped in builtin() {
-        let plugin = tokio::task::block_in_place(|| host.load(shipped.component, shipped.manifest()))
-            .map_err(|e| part("built-in plugins", &e))?;
-        plugins.insert(plugin.digest().clone(), plugin);
-    }
-    Ok((host, plugins))
+    Host::new(HostConfig { cache, ..HostConfig::default() }).map_err(|e| part("plugin sandbox", &e))
 }
 
 /// Takes the shards. The lock on the data folder proves that no other engine uses its SQLite file; on Postgres, leases of

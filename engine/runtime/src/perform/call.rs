@@ -28,8 +28,7 @@ use crate::{
 /// Whether a call reads nothing from the outside, so that it may run ahead of a commit.
 pub fn is_pure(shared: &Shared, work: &Work) -> bool {
     let Work::Call { digest, with, references, .. } = work else { return false };
-    references.is_empty()
-        && shared.plugins.get(digest).is_some_and(|p| p.manifest().derived_references(with).is_empty())
+    references.is_empty() && shared.manifest(digest).is_some_and(|m| m.derived_references(with).is_empty())
 }
 
 /// Performs a call and says how it ended.
@@ -44,14 +43,21 @@ async fn perform(shared: &Arc<Shared>, key: &AttemptKey, work: &Work) -> Ending 
     let Work::Call { plugin: name, digest, with, references } = work else {
         return Ending::Lost { message: "a job was taken for a plugin call".to_owned() };
     };
-    let Some(plugin) = shared.plugins.get(digest) else {
-        return Ending::Failed(Failure {
-            kind: FailureKind::Plugin,
-            message: format!(
-                "plugin {name} with digest {digest} is not in this binary; use the binary that compiled the workflow, \
+    let plugin = match shared.plugin(digest).await {
+        Some(Ok(plugin)) => plugin,
+        Some(Err(e)) => {
+            let message = format!("plugin {name} cannot be loaded: {e}");
+            return Ending::Failed(Failure { kind: FailureKind::Plugin, message });
+        }
+        None => {
+            return Ending::Failed(Failure {
+                kind: FailureKind::Plugin,
+                message: format!(
+                    "plugin {name} with digest {digest} is not in this binary; use the binary that compiled the workflow, \
                  or run the workflow's present version"
-            ),
-        });
+                ),
+            });
+        }
     };
     let mut with = with.clone();
     let mut wanted: BTreeMap<String, String> = plugin.manifest().derived_references(&with);
@@ -71,7 +77,7 @@ async fn perform(shared: &Arc<Shared>, key: &AttemptKey, work: &Work) -> Ending 
     }
     Counters::count(&shared.counters.plugin_calls);
     let call = PluginCall { with, task: key.task.to_string() };
-    let report = shared.wasm.call(plugin, &call, &Limits::default()).await;
+    let report = shared.wasm.call(&plugin, &call, &Limits::default()).await;
     if !report.logs.is_empty() {
         keep_log(shared, key, &report.logs).await;
     }

@@ -20,7 +20,13 @@ pub type Parts = BTreeMap<String, String>;
 
 /// The parts for a job. `environment` is the pool's declared environment, used where no image names one; `source` is the
 /// narrowed source tree.
-pub fn parts(step: &Step, work: &Work, matrix: &BTreeMap<String, Value>, environment: &str, source: Option<&ArtifactRef>) -> Parts {
+pub fn parts(
+    step: &Step,
+    work: &Work,
+    matrix: &BTreeMap<String, Value>,
+    environment: &str,
+    source: Option<&ArtifactRef>,
+) -> Parts {
     let mut parts = Parts::from([("version".to_owned(), KEY_VERSION.to_owned())]);
     let Work::Job { program, image, env, files, resources: _ } = work else { return parts };
     match program {

@@ -304,9 +304,7 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
                 Err(e) => warn!("the pool cannot be asked to stop it: {e}"),
             }
         }
-        let changed = async {
-            while changes.next().await != key {}
-        };
+        let changed = async { while changes.next().await != key {} };
         tokio::select! {
             () = changed => {}
             () = tokio::time::sleep(SLOW_POLL) => {}
@@ -415,8 +413,7 @@ async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutp
 
 async fn one_file(shared: &Arc<Shared>, artifact: ArtifactRef) -> ArtifactRef {
     let name = artifact.path.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("data").to_owned();
-    let entry =
-        ManifestEntry { path: name, digest: artifact.digest.clone(), size: artifact.size, executable: false };
+    let entry = ManifestEntry { path: name, digest: artifact.digest.clone(), size: artifact.size, executable: false };
     match shared.artifacts.put_manifest(&Manifest::new(vec![entry])).await {
         Ok(manifest) => manifest,
         Err(e) => {

@@ -30,7 +30,11 @@ impl From<ArtifactError> for SourceError {
 }
 
 /// The part of a pinned source tree that `globs` select, without `.kickwheel/`.
-pub async fn source_artifact(shared: &Arc<Shared>, source: &PinnedSource, globs: &[String]) -> Result<ArtifactRef, SourceError> {
+pub async fn source_artifact(
+    shared: &Arc<Shared>,
+    source: &PinnedSource,
+    globs: &[String],
+) -> Result<ArtifactRef, SourceError> {
     let name = format!("{} {}", source.tree, globs.join("\n"));
     if let Some(known) = remembered(shared, &name) {
         return Ok(known);
@@ -60,10 +64,12 @@ async fn whole_tree(shared: &Arc<Shared>, source: &PinnedSource) -> Result<Artif
 async fn import(shared: &Arc<Shared>, source: &PinnedSource) -> Result<ArtifactRef, SourceError> {
     let transient = |e: &dyn std::fmt::Display| SourceError::Transient(e.to_string());
     let row = shared.store.repo(DEFAULT_PROJECT, &source.repo).await.map_err(|e| transient(&e))?.ok_or_else(|| {
-        SourceError::Permanent(format!("repository {} is bound no more; add it again with `kickwheel repos add`", source.repo))
+        SourceError::Permanent(format!(
+            "repository {} is bound no more; add it again with `kickwheel repos add`",
+            source.repo
+        ))
     })?;
-    let mirror =
-        shared.mirrors.mirror(DEFAULT_PROJECT, &row.name, &row.url).await.map_err(|e| transient(&e))?;
+    let mirror = shared.mirrors.mirror(DEFAULT_PROJECT, &row.name, &row.url).await.map_err(|e| transient(&e))?;
     let folder = tempfile::tempdir_in(shared.folder.path("tmp")).map_err(|e| transient(&e))?;
     let dest = folder.path().join("tree");
     shared
@@ -100,5 +106,6 @@ pub async fn worktree_artifact(shared: &Arc<Shared>, folder: &Path) -> Result<Ar
 }
 
 fn is_left_out(path: &str) -> bool {
-    path.split('/').any(|part| matches!(part, ".git" | ".kickwheel" | "__pycache__" | ".venv" | "node_modules" | "target"))
+    path.split('/')
+        .any(|part| matches!(part, ".git" | ".kickwheel" | "__pycache__" | ".venv" | "node_modules" | "target"))
 }
