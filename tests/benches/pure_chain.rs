@@ -94,7 +94,9 @@ async fn apply(client: &reqwest::Client, server: &Server) {
     let candidates = json!([{"index": 0, "state": "succeeded", "metrics": {"loss": 0.5}, "outputs": {}, "matrix": {}}]);
     let mut yaml = String::from("version: 1\nname: chain\non: {manual: {}}\nsteps:\n");
     for step in 0..STEPS {
-        yaml.push_str(&format!("  s{step}:\n    uses: best-of\n    with: {{candidates: {candidates}, metric: loss}}\n"));
+        yaml.push_str(&format!(
+            "  s{step}:\n    uses: best-of\n    with: {{candidates: {candidates}, metric: loss}}\n"
+        ));
         if step > 0 {
             yaml.push_str(&format!("    needs: [s{}]\n", step - 1));
         }
@@ -163,8 +165,7 @@ async fn chains(client: &reqwest::Client, server: &Server) -> f64 {
             assert!(state != "failed", "{run}");
             let id = run["id"].as_str().unwrap();
             let watch = format!("{}/api/v1/runs/{id}/watch?seq=100000&wait_ms=5", server.url);
-            let seen: Value =
-                client.get(watch).bearer_auth(&server.token).send().await.unwrap().json().await.unwrap();
+            let seen: Value = client.get(watch).bearer_auth(&server.token).send().await.unwrap().json().await.unwrap();
             state = seen["run"]["state"].clone();
         }
         samples.push(began.elapsed().as_secs_f64() * 1e3);

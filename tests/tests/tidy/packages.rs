@@ -147,7 +147,9 @@ fn heavy_packages_are_there_once() {
     tree::none(
         SINGLE
             .iter()
-            .filter_map(|name| versions.get(*name).filter(|found| found.len() > 1).map(|found| format!("{name}: {found:?}")))
+            .filter_map(|name| {
+                versions.get(*name).filter(|found| found.len() > 1).map(|found| format!("{name}: {found:?}"))
+            })
             .collect(),
     );
 }

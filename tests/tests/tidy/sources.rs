@@ -13,7 +13,9 @@ const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "
 /// Whether a file holds tests only.
 pub fn is_test(path: &str) -> bool {
     path.starts_with("tests/")
-        || path.split('/').any(|part| matches!(part, "tests" | "tests.rs" | "benches" | "examples") || part.ends_with("_tests.rs"))
+        || path
+            .split('/')
+            .any(|part| matches!(part, "tests" | "tests.rs" | "benches" | "examples") || part.ends_with("_tests.rs"))
 }
 
 /// The lines of a file that are product code, numbered from 1: neither comments nor an inline `mod tests`.

@@ -1,0 +1,8 @@
+//! Stories from end to end: the real binary, real Git, real jobs, on SQLite and on Postgres.
+//!
+//! What goes wrong on purpose (kills, full disks, locked databases) is in `faults`.
+
+mod door;
+mod jobs;
+mod pushes;
+mod reuse;
