@@ -129,7 +129,11 @@ mod tests {
     #[test]
     fn attempt_file_name_round_trips() {
         let key = AttemptKey {
-            task: TaskKey { run: RunId::new(Millis(1_700_000_000_000), [7; 10]), step: "train-big_1".into(), index: 12 },
+            task: TaskKey {
+                run: RunId::new(Millis(1_700_000_000_000), [7; 10]),
+                step: "train-big_1".into(),
+                index: 12,
+            },
             attempt: 3,
         };
         assert_eq!(AttemptKey::from_file_name(&key.file_name()), Ok(key));

@@ -65,7 +65,12 @@ async fn look(engine: &Engine, row: &WatchRow, state: &mut WatchState) -> Result
     let mut entries = Vec::with_capacity(listing.len());
     for file in &listing {
         let stored = engine.artifacts().put_file(&location(&root, &file.path)).await.map_err(|e| e.to_string())?;
-        entries.push(ManifestEntry { path: file.path.clone(), digest: stored.digest, size: stored.size, executable: false });
+        entries.push(ManifestEntry {
+            path: file.path.clone(),
+            digest: stored.digest,
+            size: stored.size,
+            executable: false,
+        });
     }
     if list_off_thread(root).await? != listing {
         // Somebody wrote while we read: what was hashed may never have been there as a whole.
@@ -123,7 +128,10 @@ fn list(root: &Path) -> io::Result<Vec<Seen>> {
         for entry in fs::read_dir(&folder)? {
             let entry = entry?;
             let Ok(name) = entry.file_name().into_string() else {
-                return Err(io::Error::other(format!("the name of {} is not UTF-8; rename it", entry.path().display())));
+                return Err(io::Error::other(format!(
+                    "the name of {} is not UTF-8; rename it",
+                    entry.path().display()
+                )));
             };
             let path = if prefix.is_empty() { name } else { format!("{prefix}/{name}") };
             let Ok(meta) = fs::metadata(entry.path()) else { continue };

@@ -228,7 +228,8 @@ async fn an_event_is_recorded_once_and_can_be_explained() {
 async fn a_workflow_is_applied_paused_started_and_its_run_watched() {
     let house = House::build().await;
 
-    let broken = json!({"file": "broken.yaml", "yaml": "version: 1\nname: b\non: {manual: {}}\nsteps:\n  a: {rnu: x}\n"});
+    let broken =
+        json!({"file": "broken.yaml", "yaml": "version: 1\nname: b\non: {manual: {}}\nsteps:\n  a: {rnu: x}\n"});
     let problem = House::refused(house.post("/api/v1/workflows", &broken).await, 422, "workflow_has_mistakes");
     assert_eq!(problem["diagnostics"][0]["line"], 5, "{problem}");
 
@@ -317,7 +318,8 @@ async fn a_served_socket_limits_heads_and_ends_long_polls_when_told_to_stop() {
     assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
 
     // A run that waits for its task, which never gets a place: the watcher has nothing to see.
-    let slow = "version: 1\nname: slow\non: {manual: {}}\nsteps:\n  big:\n    run: \"true\"\n    resources: {cpu: 4000}\n";
+    let slow =
+        "version: 1\nname: slow\non: {manual: {}}\nsteps:\n  big:\n    run: \"true\"\n    resources: {cpu: 4000}\n";
     let apply = kickwheel_schemas::api::ApplyWorkflow { file: "slow.yaml".to_owned(), yaml: slow.to_owned() };
     engine.apply_workflow(apply).await.expect("it compiles");
     let run = engine.start_run("slow", kickwheel_schemas::api::StartRun::default()).await.expect("it starts");

@@ -6,8 +6,8 @@ use serde_json::{Map, Value, json};
 use super::draft::Draft;
 use crate::{
     event::TaskOutput,
-    filter::without_nulls,
     expr::{Bindings, Expr},
+    filter::without_nulls,
     plan::{Action, Phase, Step, StepIndex},
     state::{StepState, TaskState, TaskStatus},
 };

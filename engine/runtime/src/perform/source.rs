@@ -1,10 +1,10 @@
-//! A run's source tree as an artifact: imported once per tree, narrowed per step.
+//! A run's source tree as an artifact: imported once per tree and selection.
 
 use std::{path::Path, sync::Arc};
 
 use kickwheel_artifacts::ArtifactError;
 use kickwheel_core::event::PinnedSource;
-use kickwheel_repos::Selection;
+use kickwheel_repos::{ExportError, Selection};
 use kickwheel_schemas::{ArtifactRef, Digest, Manifest};
 
 use crate::shared::{DEFAULT_PROJECT, Shared};
@@ -39,29 +39,21 @@ pub async fn source_artifact(
     if let Some(known) = remembered(shared, &name) {
         return Ok(known);
     }
-    let whole = whole_tree(shared, source).await?;
-    let artifact = if globs.is_empty() { whole } else { narrow(shared, &whole, globs).await? };
-    remember(shared, name, artifact.clone());
-    Ok(artifact)
-}
-
-async fn whole_tree(shared: &Arc<Shared>, source: &PinnedSource) -> Result<ArtifactRef, SourceError> {
-    let name = format!("{} ", source.tree);
-    if let Some(known) = remembered(shared, &name) {
-        return Ok(known);
-    }
+    let selection = Selection::new(globs).map_err(|e| SourceError::Permanent(e.to_string()))?;
     let artifact = if source.repo.is_empty() {
-        let digest: Digest = source.tree.parse().map_err(|e| SourceError::Permanent(format!("{e}")))?;
-        let manifest = shared.artifacts.manifest(&digest).await?;
-        ArtifactRef { digest, size: manifest.size(), path: String::new(), folder: true }
+        narrow(shared, &source.tree, &selection).await?
     } else {
-        import(shared, source).await?
+        import(shared, source, &selection).await?
     };
     remember(shared, name, artifact.clone());
     Ok(artifact)
 }
 
-async fn import(shared: &Arc<Shared>, source: &PinnedSource) -> Result<ArtifactRef, SourceError> {
+async fn import(
+    shared: &Arc<Shared>,
+    source: &PinnedSource,
+    selection: &Selection,
+) -> Result<ArtifactRef, SourceError> {
     let transient = |e: &dyn std::fmt::Display| SourceError::Transient(e.to_string());
     let row = shared.store.repo(DEFAULT_PROJECT, &source.repo).await.map_err(|e| transient(&e))?.ok_or_else(|| {
         SourceError::Permanent(format!(
@@ -72,17 +64,19 @@ async fn import(shared: &Arc<Shared>, source: &PinnedSource) -> Result<ArtifactR
     let mirror = shared.mirrors.mirror(DEFAULT_PROJECT, &row.name, &row.url).await.map_err(|e| transient(&e))?;
     let folder = tempfile::tempdir_in(shared.folder.path("tmp")).map_err(|e| transient(&e))?;
     let dest = folder.path().join("tree");
-    shared
-        .mirrors
-        .export(&mirror, &source.commit, &Selection::all(), &dest)
-        .await
-        .map_err(|e| SourceError::Permanent(format!("the source tree of {} cannot be laid out: {e}", source.commit)))?;
+    shared.mirrors.export(&mirror, &source.commit, selection, &dest).await.map_err(|e| match e {
+        ExportError::Read(_) | ExportError::Io { .. } | ExportError::Git(_) => transient(&e),
+        ExportError::LinksLeave(_) | ExportError::Hostile(_) => {
+            SourceError::Permanent(format!("the source of {} cannot be laid out: {e}", source.commit))
+        }
+    })?;
     Ok(shared.artifacts.put_folder(&dest, |_| true).await?)
 }
 
-async fn narrow(shared: &Arc<Shared>, whole: &ArtifactRef, globs: &[String]) -> Result<ArtifactRef, SourceError> {
-    let selection = Selection::new(globs).map_err(|e| SourceError::Permanent(e.to_string()))?;
-    let manifest = shared.artifacts.manifest(&whole.digest).await?;
+/// An uploaded working tree is in the store as a whole; its tree is named by the digest of its listing.
+async fn narrow(shared: &Arc<Shared>, tree: &str, selection: &Selection) -> Result<ArtifactRef, SourceError> {
+    let digest: Digest = tree.parse().map_err(|e| SourceError::Permanent(format!("{e}")))?;
+    let manifest = shared.artifacts.manifest(&digest).await?;
     let files = manifest.files.into_iter().filter(|f| selection.takes(f.path.as_bytes())).collect();
     Ok(shared.artifacts.put_manifest(&Manifest::new(files)).await?)
 }
