@@ -83,7 +83,6 @@ async fn engine(data: PathBuf) -> Engine {
         base_url: format!("http://{HOST}"),
         lease: Duration::from_secs(15),
         pure_batching: true,
-        pure_batching: true,
     };
     Engine::start(config).await.expect("an empty folder is enough")
 }
