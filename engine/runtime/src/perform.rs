@@ -35,7 +35,7 @@ pub struct Attempt {
     /// Which task of it.
     pub index: u32,
     /// Which attempt.
-    pub attempt: u32,
+    pub number: u32,
     /// Cancelled when its end is asked for.
     pub stop: CancellationToken,
 }
@@ -57,20 +57,20 @@ impl Attempt {
 
     /// `run/step[index]#attempt`.
     pub fn key(&self) -> AttemptKey {
-        AttemptKey { task: self.task(), attempt: self.attempt }
+        AttemptKey { task: self.task(), attempt: self.number }
     }
 }
 
 /// Performs an attempt in the background.
 pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u32), stop: CancellationToken) {
-    let (step, index, attempt) = attempt;
-    let attempt = Attempt { loaded: loaded.clone(), step, index, attempt, stop };
+    let (step, index, number) = attempt;
+    let attempt = Attempt { loaded: loaded.clone(), step, index, number, stop };
     let span = tracing::info_span!(
         "attempt",
         run = %attempt.loaded.row.run,
         step = attempt.loaded.workflow.plan.steps[step].name,
         index,
-        attempt = attempt.attempt
+        attempt = number
     );
     // Taken here and not in the task, so that the order of the line is the order in which tasks became due.
     let ticket = shared.admission.ticket();
@@ -80,8 +80,8 @@ pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u3
         let message = match attempt.spec().work {
             Work::Call { .. } => {
                 drop(ticket);
-                let Attempt { loaded, step, index, attempt, stop: _ } = &attempt;
-                Some(Message::plain(call_now(&shared2, loaded, *step, *index, *attempt).await))
+                let Attempt { loaded, step, index, number, stop: _ } = &attempt;
+                Some(Message::plain(call_now(&shared2, loaded, *step, *index, *number).await))
             }
             Work::Job { .. } => job::perform(&shared2, &attempt, ticket).await,
         };

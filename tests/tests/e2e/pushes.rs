@@ -20,7 +20,7 @@ steps:
     env: {N: "${{ matrix.n }}"}
     run: |
       echo "$KICKWHEEL_ATTEMPT" >> {ledger}
-      echo "$TRACEPARENT" >> {folder}/traces
+      echo "${TRACEPARENT:-}" >> {folder}/traces
       cat src/data.txt
       echo "{\"name\": \"loss\", \"value\": 0.$N}" >> "$KICKWHEEL_METRICS"
   choose:

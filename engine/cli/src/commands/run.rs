@@ -83,10 +83,9 @@ where
         run = follow(session.look, &wheel, &summary.id) => Some(run?),
         () = signals.next() => None,
     };
-    let run = match watched {
-        Some(run) => run,
+    let Some(run) = watched else {
         // The jobs would go on without us, and nobody would look after them: end them first.
-        None => return interrupted(engine, signals, &summary.id).await,
+        return interrupted(engine, signals, &summary.id).await;
     };
     show(session, &wheel, &run, data).await?;
     Ok(if run.summary.state == RunPhase::Succeeded { Exit::Ok } else { Exit::Failed })

@@ -209,7 +209,8 @@ async fn keep_leases(shared: Arc<Shared>) {
             }
             Err(e) => warn!("the leases are not renewed: {e}"),
         }
-        if matches!(shared.store.member(), Member::Postgres) && boot_time() - renewed > lease.mul_f64(0.8) {
+        if matches!(shared.store.member(), Member::Postgres) && boot_time().saturating_sub(renewed) > lease.mul_f64(0.8)
+        {
             shared.leases.write().expect("no holder of this lock panics").clear();
             error!("the leases could not be renewed in time; nothing is done until the database answers");
             if let Err(e) = take_shards(&shared).await {

@@ -145,7 +145,8 @@ pub fn log_file(shared: &Shared, key: &AttemptKey) -> PathBuf {
 
 async fn keep_log(shared: &Shared, key: &AttemptKey, lines: &[kickwheel_wasm::LogLine]) {
     let path = log_file(shared, key);
-    let text: String = lines.iter().map(|l| format!("{}: {}\n", level(l), l.message)).collect();
+    let lines: Vec<String> = lines.iter().map(|l| format!("{}: {}\n", level(l), l.message)).collect();
+    let text = lines.concat();
     let folder = path.parent().map(PathBuf::from).unwrap_or_default();
     let written = async {
         tokio::fs::create_dir_all(&folder).await?;

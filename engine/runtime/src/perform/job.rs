@@ -293,7 +293,7 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
             Observed::Running { .. } if !begun => {
                 begun = true;
                 let (step, index) = (attempt.step, attempt.index);
-                let input = Input::Started { step, index, attempt: attempt.attempt };
+                let input = Input::Started { step, index, attempt: attempt.number };
                 send(shared, attempt.loaded.row.run, Message::plain(input));
             }
             Observed::Running { .. } | Observed::Pending => {}
@@ -436,7 +436,7 @@ fn record(attempt: &Attempt, prepared: &Prepared, result: CacheResult) -> Write 
 }
 
 fn ended(attempt: &Attempt, ending: Ending) -> Message {
-    let (step, index, attempt) = (attempt.step, attempt.index, attempt.attempt);
+    let (step, index, attempt) = (attempt.step, attempt.index, attempt.number);
     Message::plain(Input::Ended { step, index, attempt, ending })
 }
 
