@@ -1,0 +1,132 @@
+//! SIGKILL of the real process in every window between the receipt of an event and its result's arrival, several times
+//! each, and at random moments under load.
+//!
+//! The windows of ingest, commit, acting and publishing are met exactly, by fault points; a running job is met by waiting
+//! for its line in the ledger. All kills of a window happen to one engine, one after the other, with work left over from
+//! the kill before: recovery must also survive its own death.
+
+use std::time::{Duration, Instant};
+
+use kickwheel_tests::{
+    harness::{Database, Engine, is_long, on_each_database},
+    wait::look_for,
+};
+
+use crate::wheel::Scenario;
+
+/// Kills at random moments.
+const RANDOM_KILLS: u32 = 8;
+/// Between two of them, in milliseconds: from the middle of the start to after the end of most runs.
+const RANDOM_WAIT_MS: std::ops::Range<u64> = 5..900;
+/// How many times more in the long suite.
+const LONG: u32 = 6;
+/// How long work may flow before a fault point must have been met.
+const MEETING: Duration = Duration::from_secs(60);
+
+/// Kills at each of `faults` in turn. Events and pushes come until the point was met.
+fn check(faults: &'static [&'static str]) {
+    on_each_database(|database| {
+        let mut scenario = Scenario::begin(Engine::start(database));
+        scenario.engine.kill9();
+        let rounds = if is_long() { LONG } else { 1 };
+        for round in 0..rounds {
+            for fault in faults {
+                let (name, count) = fault.split_once(':').expect("a fault is name:count");
+                let count: u32 = count.parse().expect("a count is a number");
+                kill_at(&mut scenario, &format!("{name}:{}", count + round));
+            }
+        }
+        scenario.engine.restart();
+        scenario.check();
+    });
+}
+
+fn kill_at(scenario: &mut Scenario, fault: &str) {
+    if let Err(status) = scenario.engine.try_restart(Some(fault)) {
+        // Work left over from before may meet the point while the engine is still coming up.
+        use std::os::unix::process::ExitStatusExt as _;
+        assert_eq!(status.signal(), Some(9), "{fault}\n{}", scenario.engine.log());
+        return;
+    }
+    let begun = Instant::now();
+    scenario.push();
+    while !scenario.engine.has_ended() {
+        assert!(begun.elapsed() < MEETING, "{fault} was never met\n{}", scenario.engine.log());
+        scenario.send();
+        let _ = look_for(Duration::from_millis(150), || scenario.engine.has_ended().then_some(()));
+    }
+}
+
+#[test]
+fn killed_while_an_event_comes_in() {
+    check(&["ingest.accept.before:1", "ingest.accept.after:1", "ingest.accept.before:3", "ingest.accept.after:4"]);
+}
+
+#[test]
+fn killed_between_accept_and_decide() {
+    check(&["ingest.decide.before:1", "ingest.decide.before:2", "ingest.decide.before:4"]);
+}
+
+#[test]
+fn killed_around_a_commit() {
+    check(&[
+        "store.commit.before:3",
+        "store.commit.after:3",
+        "store.commit.before:6",
+        "store.commit.after:7",
+        "store.commit.before:12",
+        "store.commit.after:15",
+    ]);
+}
+
+#[test]
+fn killed_between_commit_and_act() {
+    check(&[
+        "ingest.start.before:1",
+        "driver.act.before:1",
+        "driver.act.before:4",
+        "driver.act.after:3",
+        "job.start.before:1",
+        "job.start.after:1",
+        "job.start.after:3",
+    ]);
+}
+
+#[test]
+fn killed_while_a_result_is_published() {
+    check(&[
+        "job.conclude.before:1",
+        "job.conclude.after:1",
+        "job.conclude.after:3",
+        "report.tell.before:1",
+        "report.tell.after:1",
+        "report.tell.after:2",
+    ]);
+}
+
+#[test]
+fn killed_at_random_moments_under_load() {
+    on_each_database(|database| {
+        let seed = rand::random::<u64>();
+        eprintln!("{database:?}: seed {seed}");
+        let kills = RANDOM_KILLS * if is_long() { LONG } else { 1 };
+        storm(database, seed, kills);
+    });
+}
+
+fn storm(database: Database, seed: u64, kills: u32) {
+    use rand::{Rng as _, SeedableRng as _};
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut scenario = Scenario::begin(Engine::start(database));
+    for _ in 0..kills {
+        let until = Instant::now() + Duration::from_millis(random.random_range(RANDOM_WAIT_MS));
+        let mut bounded = 6;
+        while Instant::now() < until && bounded > 0 {
+            bounded -= 1;
+            if random.random_ratio(1, 4) { scenario.push() } else { scenario.send() }
+        }
+        let _ = look_for(until.saturating_duration_since(Instant::now()), || None::<()>);
+        scenario.engine.kill9().restart();
+    }
+    scenario.check();
+}

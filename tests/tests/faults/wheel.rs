@@ -1,0 +1,130 @@
+//! The workflow that turns in every scenario, and the book in which a scenario notes what it was promised.
+
+use std::collections::BTreeSet;
+
+use kickwheel_tests::{
+    checker::{self, Expected, Known},
+    harness::{Engine, KICK, send},
+    repo::Repo,
+    wait::until,
+};
+
+/// Two tasks side by side, a plugin, a job after it: each kind of work, and results that depend on each other. A push and
+/// an event start it. `slow` waits a moment in the job, so that kills meet it running.
+pub const WHEEL: &str = r#"
+version: 1
+name: wheel
+on:
+  event: {type: dev.example.kick}
+  git.push: {repo: wheel}
+steps:
+  turn:
+    matrix: {n: [1, 2]}
+    env: {N: "${{ matrix.n }}"}
+    run: |
+      echo "$KICKWHEEL_ATTEMPT" >> {ledger}
+      echo "{\"name\": \"loss\", \"value\": 0.$N}" >> "$KICKWHEEL_METRICS"
+      echo "$N" > out.txt
+    outputs: {model: {path: out.txt}}
+  choose:
+    uses: best-of
+    with: {candidates: "${{ steps.turn.tasks }}", metric: loss}
+  told:
+    needs: [choose]
+    run: |
+      echo "$KICKWHEEL_ATTEMPT" >> {ledger}
+      sleep 0.1
+"#;
+
+/// A second one for the same events, of one job.
+pub const RIM: &str = r#"
+version: 1
+name: rim
+on: {event: {type: dev.example.kick}}
+steps:
+  roll: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+
+/// An engine with a bound repository that holds [`WHEEL`], with [`RIM`] applied, and what it owes us.
+pub struct Scenario {
+    pub engine: Engine,
+    pub repo: Repo,
+    pub expected: Expected,
+    sent: u32,
+}
+
+impl Scenario {
+    /// Ready, with one push already done.
+    pub fn begin(mut engine: Engine) -> Self {
+        let repo = Repo::make(&engine.folder().join("git"), "wheel");
+        engine.bind(&repo, "wheel").apply(RIM);
+        let wheel = engine.fill(WHEEL);
+        let first = repo.push(&[(".kickwheel/wheel.yaml", &wheel)]);
+        engine.pushed(&first).wait_for("succeeded");
+        let mut scenario = Self { engine, repo, expected: Expected::new(), sent: 0 };
+        scenario.expect_push(first);
+        scenario
+    }
+
+    fn expect_push(&mut self, commit: String) {
+        self.expected.insert(Known::Commit(commit), BTreeSet::from(["wheel".to_owned()]));
+    }
+
+    /// Pushes a change. Git takes it whether or not the engine lives, so it is owed from now on.
+    pub fn push(&mut self) {
+        self.sent += 1;
+        let text = format!("{}\n", self.sent);
+        let commit = self.repo.push(&[("data.txt", &text)]);
+        self.expect_push(commit);
+    }
+
+    /// Sends an event once, as a sender does who may hear nothing. Every event is owed: it is sent again in
+    /// [`Self::settle`], under the same id, until it is accepted.
+    pub fn send(&mut self) {
+        self.sent += 1;
+        let id = format!("{KICK}-{}", self.sent);
+        // The engine may die while it answers: that is what we are here for.
+        let _ = send(self.engine.api(), &id);
+        self.expected.insert(Known::Id(id), BTreeSet::from(["wheel".to_owned(), "rim".to_owned()]));
+    }
+
+    /// Runs that are owed.
+    fn runs_owed(&self) -> usize {
+        self.expected.values().map(BTreeSet::len).sum()
+    }
+
+    /// Sends again what may not have been heard, and waits until everything has come to rest.
+    pub fn settle(&mut self) {
+        for known in self.expected.keys() {
+            if let Known::Id(id) = known {
+                until(&format!("event {id} is accepted"), || {
+                    send(self.engine.api(), id).ok().filter(|a| a.status == 202)
+                });
+            }
+        }
+        let owed = self.runs_owed();
+        until(&format!("{owed} runs have ended"), || {
+            let runs = self.engine.runs();
+            let ended = runs.iter().filter(|run| !run["ended_at"].is_null()).count();
+            (runs.len() >= owed && ended == runs.len()).then_some(())
+        });
+        assert!(self.engine.runs().iter().all(|run| run["state"] == "succeeded"), "{:#?}", self.engine.runs());
+    }
+
+    /// Comes to rest and has the checker look, with the engine still there and then without it.
+    pub fn check(&mut self) {
+        self.settle();
+        let violations = self.violations();
+        assert!(violations.is_empty(), "{}\n{}", list(&violations), self.engine.log());
+    }
+
+    /// What the checker finds now.
+    pub fn violations(&self) -> Vec<checker::Violation> {
+        checker::check(&self.engine.database_url(), &self.engine.ledger(), &self.expected)
+    }
+}
+
+/// Violations, a line each.
+pub fn list(violations: &[checker::Violation]) -> String {
+    violations.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
