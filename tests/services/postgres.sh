@@ -3,10 +3,10 @@
 #
 # `up` prints its URL. It runs as an unprivileged user on a free port of 127.0.0.1 with a password of its own, and never
 # touches a server that is there already. `down` ends it by its process id and removes it. What `up` made is written in
-# $KICKWHEEL_CACHE/services/postgres.env, so that a second `up` finds it again.
+# the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up` finds it again.
 set -euo pipefail
 
-cache=${KICKWHEEL_CACHE:-${HOME:?}/.cache/kickwheel}/services
+cache=${KICKWHEEL_SERVICES:-${KICKWHEEL_CACHE:-${HOME:?}/.cache/kickwheel}/services}
 record=$cache/postgres.env
 
 bin_folder() {
