@@ -84,7 +84,9 @@ fn rows(url: &str, table: &str, columns: &[&str], order: &str) -> Vec<Row> {
             _ => format!("CAST({column} AS text) AS {column}"),
         })
         .collect();
-    let sql = format!("SELECT {} FROM {table} ORDER BY {order}", selected.join(", "));
+    // The columns that give the order are the table's own: the selected ones are texts, among which 10 comes before 2.
+    let order: Vec<String> = order.split(", ").map(|column| format!("{table}.{column}")).collect();
+    let sql = format!("SELECT {} FROM {table} ORDER BY {}", selected.join(", "), order.join(", "));
     let read = async {
         if is_sqlite {
             let options = sqlx::sqlite::SqliteConnectOptions::from_str(url)?.read_only(true);

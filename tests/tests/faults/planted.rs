@@ -113,6 +113,14 @@ fn each_planted_loss_and_double_is_found() {
         let one_run = "run = (SELECT min(run) FROM runs WHERE workflow = 'rim')";
         check("a run is gone", &|c| changed(c, &format!("DELETE FROM runs WHERE {one_run}")), Kind::RunLost);
         check(
+            "an event started a workflow twice",
+            &|c| {
+                let last = "SELECT max(event_id) FROM runs WHERE workflow = 'rim'";
+                changed(c, &format!("UPDATE runs SET event_id = ({last}) WHERE workflow = 'rim'"));
+            },
+            Kind::RunDoubled,
+        );
+        check(
             "a run was never decided",
             &|c| changed(c, "DELETE FROM decisions WHERE workflow = 'rim'"),
             Kind::DecisionMissing,

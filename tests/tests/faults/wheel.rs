@@ -10,7 +10,7 @@ use kickwheel_tests::{
 };
 
 /// Two tasks side by side, a plugin, a job after it: each kind of work, and results that depend on each other. A push and
-/// an event start it. `slow` waits a moment in the job, so that kills meet it running.
+/// an event start it. The last job takes a moment, so that kills also meet it running.
 pub const WHEEL: &str = r#"
 version: 1
 name: wheel
