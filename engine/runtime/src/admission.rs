@@ -121,15 +121,24 @@ impl Admission {
         self.take(wanted).await
     }
 
-    /// For a job that already runs: takes what is free of its share without queueing behind others.
-    pub async fn adopt(&self, wanted: &Resources) -> Slot {
-        self.take(wanted).await
+    /// For a job that already runs: takes its share if that is free, and never waits. Should it not be free, because
+    /// less was declared since, the job runs all the same.
+    pub fn adopt(&self, wanted: &Resources) -> Option<Slot> {
+        let (cpu, memory) = self.permits(wanted);
+        let cpu = Arc::clone(&self.cpu).try_acquire_many_owned(cpu).ok()?;
+        let memory = Arc::clone(&self.memory).try_acquire_many_owned(memory).ok()?;
+        Some(Slot { _cpu: cpu, _memory: memory })
     }
 
-    async fn take(&self, wanted: &Resources) -> Slot {
+    fn permits(&self, wanted: &Resources) -> (u32, u32) {
         let cpu = u32::try_from(wanted.cpu_milli.min(self.cpu_milli)).unwrap_or(u32::MAX);
         let units = wanted.memory_bytes.unwrap_or(0).min(self.memory_bytes).div_ceil(MEMORY_UNIT);
         let memory = u32::try_from(units.min(self.memory_bytes / MEMORY_UNIT)).unwrap_or(u32::MAX);
+        (cpu, memory)
+    }
+
+    async fn take(&self, wanted: &Resources) -> Slot {
+        let (cpu, memory) = self.permits(wanted);
         Slot { _cpu: acquire(&self.cpu, cpu).await, _memory: acquire(&self.memory, memory).await }
     }
 

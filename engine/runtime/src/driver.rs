@@ -22,11 +22,11 @@ use kickwheel_core::{
     plan::{StepIndex, Workflow},
     state::{RunStatus, TaskStatus},
 };
-use kickwheel_schemas::{Millis, RunId, TaskKey, api::RunPhase, plugin::Effect};
+use kickwheel_schemas::{AttemptKey, Millis, RunId, TaskKey, api::RunPhase, plugin::Effect};
 use kickwheel_store::{
     ReadError, Write, WriteError, fault,
     rows::RunRow,
-    write::{Append, PublishDataset, RegisterModel, RunProgress, Snapshot},
+    write::{Append, InboxDone, PublishDataset, RegisterModel, RunProgress, Snapshot},
 };
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
@@ -113,7 +113,10 @@ impl Cell {
     /// Whether a turn must be started for what is in the queue now.
     fn push(&self, message: Message) -> bool {
         let mut queue = self.queue.lock().expect("no holder of this lock panics");
-        queue.messages.push_back(message);
+        // An inbox row may be delivered by whoever wrote it and by the poll; once in the queue is enough.
+        if message.inbox.is_none() || !queue.messages.iter().any(|m| m.inbox == message.inbox) {
+            queue.messages.push_back(message);
+        }
         !std::mem::replace(&mut queue.scheduled, true)
     }
 
@@ -235,8 +238,8 @@ fn spawn_turn(shared: &Arc<Shared>, cell: Arc<Cell>) {
 enum Refused {
     /// Try the same messages again after a while.
     Later(Vec<Message>),
-    /// Somebody else owns the shard, or the run can no longer be understood: let go of it.
-    LetGo,
+    /// Somebody else owns the shard, or (with the reason) the run can no longer be understood: let go of it.
+    LetGo(Option<String>),
 }
 
 async fn turns(shared: &Arc<Shared>, cell: &Arc<Cell>) {
@@ -265,7 +268,10 @@ async fn turns(shared: &Arc<Shared>, cell: &Arc<Cell>) {
                 }
                 wait = (wait * 2).min(RETRY_MAX);
             }
-            Err(Refused::LetGo) => {
+            Err(Refused::LetGo(reason)) => {
+                if let Some(reason) = reason {
+                    shared.set_aside(cell.run, reason);
+                }
                 let mut cells = shared.cells.lock().expect("no holder of this lock panics");
                 if let Some(cell) = cells.remove(&cell.run) {
                     for (_, stop) in cell.performing.lock().expect("no holder of this lock panics").drain() {
@@ -313,9 +319,13 @@ async fn turn(
                     batch.extend(pending);
                     return Err(Refused::Later(batch));
                 }
-                Err(e @ (WriteError::Fenced { .. } | WriteError::Invalid { .. } | WriteError::Conflict { .. })) => {
-                    error!(run = %cell.run, "let go of the run: {e}");
-                    return Err(Refused::LetGo);
+                Err(e @ WriteError::Fenced { .. }) => {
+                    warn!(run = %cell.run, "let go of the run: {e}");
+                    return Err(Refused::LetGo(None));
+                }
+                Err(e @ (WriteError::Invalid { .. } | WriteError::Conflict { .. })) => {
+                    error!(run = %cell.run, "set aside: {e}");
+                    return Err(Refused::LetGo(Some(e.to_string())));
                 }
             }
         };
@@ -350,19 +360,16 @@ async fn write_batch(
         unit.decide(loaded, now, message);
     }
     let chained = follow_pure_chain(shared, loaded, &mut unit, now).await;
-    if unit.events.is_empty() && unit.inbox_done.is_empty() {
-        prune(cell, loaded);
-        return Ok(chained);
-    }
     let writes = unit.into_writes(shared, loaded, first_seq, epoch, now);
-    match shared.store.write(writes).await {
-        Ok(_) => {}
-        Err(e) => {
-            // The state in memory has run ahead of the journal: it is worth nothing now.
-            *slot = None;
-            return Err(e);
-        }
+    if !writes.is_empty()
+        && let Err(e) = shared.store.write(writes).await
+    {
+        // The state in memory has run ahead of the journal: it is worth nothing now.
+        *slot = None;
+        return Err(e);
     }
+    // Also when nothing was decided: after a commit of unknown outcome the state was folded again, and what it owes may
+    // never have been performed.
     fault::point("driver.act.before");
     shared.announce();
     if loaded.state.is_finished() {
@@ -418,6 +425,11 @@ impl Unit {
 
     /// The unit of writes. Effects come first, so that a conflict is met before anything else is done.
     pub fn into_writes(self, shared: &Shared, loaded: &Loaded, first_seq: u64, epoch: i64, now: Millis) -> Vec<Write> {
+        if self.events.is_empty() {
+            let (shard, run) = (loaded.row.shard, loaded.row.run);
+            let done = self.inbox_done.into_iter();
+            return done.map(|input_id| Write::InboxDone(InboxDone { shard, run, input_id })).collect();
+        }
         let mut writes = self.effects;
         writes.push(Write::Append(Append {
             shard: loaded.row.shard,
@@ -524,11 +536,16 @@ pub async fn follow_pure_chain(
         let commands = outstanding(&loaded.workflow.plan, &loaded.state);
         let [Command::Execute { step, index, attempt }] = commands[..] else { break };
         let task = &loaded.state.steps[step].tasks()[index as usize];
-        if task.attempt != attempt || !perform::is_pure(shared, &task.spec.work) {
+        let work = &task.spec.work;
+        if task.attempt != attempt || !perform::is_pure(shared, work) || !perform::is_loaded(shared, work) {
             break;
         }
-        let input = perform::call_now(shared, loaded, step, index, attempt).await;
-        let message = Message::plain(input);
+        let name = loaded.workflow.plan.steps[step].name.clone();
+        let key = AttemptKey { task: TaskKey { run: loaded.row.run, step: name, index }, attempt };
+        let left = PURE_BATCH.saturating_sub(begun.elapsed());
+        // A call that takes longer is dropped here and performed again after the commit, which must not wait for it.
+        let Ok(ending) = tokio::time::timeout(left, perform::call_now(shared, &key, work)).await else { break };
+        let message = Message::plain(Input::Ended { step, index, attempt, ending });
         if message.has_effects() {
             apart.push(message);
         } else {
@@ -590,11 +607,15 @@ fn set_timer(shared: &Arc<Shared>, cell: &Arc<Cell>, wake: Option<Millis>) {
     let Some(at) = wake else { return };
     let token = shared.stop.child_token();
     *timer = Some((at, token.clone()));
-    let (shared2, run) = (Arc::clone(shared), cell.run);
+    let (shared2, cell2) = (Arc::clone(shared), Arc::clone(cell));
     shared.tasks.spawn(async move {
-        let wait = Duration::from_millis(at.since(Millis::now()));
+        let wait = Duration::from_millis(at.since(Millis::now()).max(1));
         tokio::select! {
-            () = tokio::time::sleep(wait) => send(&shared2, run, Message::plain(Input::Wake)),
+            () = tokio::time::sleep(wait) => {
+                // A timer that went off is no timer: should the clock have been set back, the turn sets it again.
+                *cell2.timer.lock().expect("no holder of this lock panics") = None;
+                send(&shared2, cell2.run, Message::plain(Input::Wake));
+            }
             () = token.cancelled() => {}
         }
     });

@@ -146,7 +146,13 @@ pub(crate) fn read_failed(e: ReadError) -> ApiError {
 /// A write that failed, for a caller.
 pub(crate) fn write_failed(e: WriteError) -> ApiError {
     match e {
-        WriteError::Unavailable { reason } | WriteError::Unknown { reason } => paused(&reason),
+        WriteError::Unavailable { reason } => paused(&reason),
+        WriteError::Unknown { reason } => ApiError::Unavailable {
+            code: "outcome_unknown",
+            detail: format!(
+                "the database went away while it was asked ({reason}): it may have been done; look before you try again"
+            ),
+        },
         WriteError::Fenced { .. } => ApiError::Unavailable {
             code: "no_lease",
             detail: "this engine does not own the shard now; try again in a moment".to_owned(),

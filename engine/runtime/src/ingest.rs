@@ -38,6 +38,8 @@ use crate::{
 const LANES_AT_ONCE: usize = 64;
 /// The decider looks for work this often even when nobody wakes it.
 const SLOW_POLL: Duration = Duration::from_secs(1);
+/// After a decision on an old picture.
+const STALE_PAUSE: Duration = Duration::from_millis(50);
 /// After the database refused a decision.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Largest event that is taken, as JSON.
@@ -93,12 +95,11 @@ pub async fn decider(shared: Arc<Shared>) {
                             continue;
                         }
                         found = true;
-                        let (shared2, done) = (Arc::clone(&shared), done.clone());
+                        let done = Done { key: row.key, tell: done.clone() };
+                        let shared2 = Arc::clone(&shared);
                         shared.tasks.spawn(async move {
-                            let key = row.key;
+                            let _done = done;
                             decide_one(&shared2, row).await;
-                            // The receiver lives as long as the decider does; after that nobody counts.
-                            let _ = done.send(key);
                         });
                     }
                 }
@@ -119,12 +120,28 @@ pub async fn decider(shared: Arc<Shared>) {
     }
 }
 
+/// Tells the decider that a lane is free again, also when deciding it panicked.
+struct Done {
+    key: EventKey,
+    tell: mpsc::UnboundedSender<EventKey>,
+}
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        // The receiver lives as long as the decider does; after that nobody counts.
+        let _ = self.tell.send(self.key);
+    }
+}
+
 async fn decide_one(shared: &Arc<Shared>, row: EventRow) {
     let key = row.key;
     fault::point("ingest.decide.before");
     match decide(shared, row).await {
         Ok(()) => shared.announce(),
-        Err(WriteError::Stale { what }) => debug!(event = %key, "decided by somebody else: {what}"),
+        Err(WriteError::Stale { what }) => {
+            debug!(event = %key, "decided on an old picture, so once more: {what}");
+            tokio::time::sleep(STALE_PAUSE).await;
+        }
         Err(e @ (WriteError::Unavailable { .. } | WriteError::Unknown { .. } | WriteError::Fenced { .. })) => {
             warn!(event = %key, "not decided yet: {e}");
             Counters::count(&shared.counters.write_pauses);

@@ -107,7 +107,7 @@ pub async fn look_up(shared: &Arc<Shared>, row: &EventRow) -> Looked {
     let Some(repo) = repo else {
         return Looked::Never {
             reason: format!(
-                "no bound repository has the URL {}; bind it with `kickwheel repos add` and send the event again",
+                "no bound repository has the URL {}; bind it with `kickwheel repos add`; what is pushed from then on is decided",
                 row.event.source
             ),
         };
@@ -194,7 +194,7 @@ fn later(row: &EventRow, reason: String) -> Looked {
     if now.since(row.received_at) > DEADLINE_MS {
         return Looked::Never {
             reason: format!(
-                "{reason}; it was tried for {} minutes: replay the event when this is mended",
+                "{reason}; it was tried for {} minutes; when this is mended, start the workflow by hand or push again",
                 DEADLINE_MS / 60_000
             ),
         };

@@ -11,10 +11,13 @@ mod source;
 use std::sync::Arc;
 
 use kickwheel_core::{
-    event::{TaskSpec, Work},
-    plan::StepIndex,
+    Input,
+    event::{PinnedSource, TaskSpec, Work},
+    plan::{Step, StepIndex, Workflow},
 };
 use kickwheel_schemas::{AttemptKey, TaskKey};
+use kickwheel_store::rows::RunRow;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -23,13 +26,21 @@ use crate::{
     shared::Shared,
 };
 
-pub use call::{call_now, is_pure, log_file};
+pub use call::{call_now, is_loaded, is_pure, log_file};
 pub use source::worktree_artifact;
 
 /// One attempt that is being performed.
 pub struct Attempt {
-    /// The run as it was when the attempt became outstanding.
-    pub loaded: Loaded,
+    /// The run's row.
+    pub row: Arc<RunRow>,
+    /// What the run executes.
+    pub workflow: Arc<Workflow>,
+    /// The pinned source tree.
+    pub source: Option<PinnedSource>,
+    /// Of the causing event.
+    pub traceparent: Option<String>,
+    /// What the task does.
+    pub spec: TaskSpec,
     /// Which step.
     pub step: StepIndex,
     /// Which task of it.
@@ -41,18 +52,14 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// What it does.
-    pub fn spec(&self) -> &TaskSpec {
-        &self.loaded.state.steps[self.step].tasks()[self.index as usize].spec
+    /// The step, as the plan declares it.
+    pub fn declared(&self) -> &Step {
+        &self.workflow.plan.steps[self.step]
     }
 
     /// `run/step[index]`.
     pub fn task(&self) -> TaskKey {
-        TaskKey {
-            run: self.loaded.row.run,
-            step: self.loaded.workflow.plan.steps[self.step].name.clone(),
-            index: self.index,
-        }
+        TaskKey { run: self.row.run, step: self.declared().name.clone(), index: self.index }
     }
 
     /// `run/step[index]#attempt`.
@@ -64,11 +71,22 @@ impl Attempt {
 /// Performs an attempt in the background.
 pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u32), stop: CancellationToken) {
     let (step, index, number) = attempt;
-    let attempt = Attempt { loaded: loaded.clone(), step, index, number, stop };
+    let context = loaded.state.context.as_ref();
+    let attempt = Attempt {
+        row: Arc::clone(&loaded.row),
+        workflow: Arc::clone(&loaded.workflow),
+        source: context.and_then(|c| c.source.clone()),
+        traceparent: context.and_then(|c| c.event.get("traceparent")).and_then(Value::as_str).map(str::to_owned),
+        spec: loaded.state.steps[step].tasks()[index as usize].spec.clone(),
+        step,
+        index,
+        number,
+        stop,
+    };
     let span = tracing::info_span!(
         "attempt",
-        run = %attempt.loaded.row.run,
-        step = attempt.loaded.workflow.plan.steps[step].name,
+        run = %attempt.row.run,
+        step = attempt.declared().name,
         index,
         attempt = number
     );
@@ -76,12 +94,13 @@ pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u3
     let ticket = shared.admission.ticket();
     let shared2 = Arc::clone(shared);
     let perform = async move {
-        let run = attempt.loaded.row.run;
-        let message = match attempt.spec().work {
+        let run = attempt.row.run;
+        let message = match &attempt.spec.work {
             Work::Call { .. } => {
                 drop(ticket);
-                let Attempt { loaded, step, index, number, stop: _ } = &attempt;
-                Some(Message::plain(call_now(&shared2, loaded, *step, *index, *number).await))
+                let ending = call_now(&shared2, &attempt.key(), &attempt.spec.work).await;
+                let (step, index, attempt) = (attempt.step, attempt.index, attempt.number);
+                Some(Message::plain(Input::Ended { step, index, attempt, ending }))
             }
             Work::Job { .. } => job::perform(&shared2, &attempt, ticket).await,
         };

@@ -242,8 +242,14 @@ pub async fn update(
         }));
         Arc::new(next)
     };
-    if !unit.is_empty() {
-        shared.store.write(unit).await?;
+    if !unit.is_empty()
+        && let Err(e) = shared.store.write(unit).await
+    {
+        // Perhaps it was written and only the answer was lost: what is in memory must not stay behind.
+        if let (WriteError::Stale { .. } | WriteError::Unknown { .. }, Ok(found)) = (&e, load(shared, None).await) {
+            *shared.registry.write().expect("no holder of this lock panics") = Arc::new(found);
+        }
+        return Err(e);
     }
     *shared.registry.write().expect("no holder of this lock panics") = Arc::clone(&next);
     Ok(next)

@@ -59,6 +59,8 @@ pub struct Shared {
     pub leases: RwLock<BTreeMap<u32, i64>>,
     /// Runs in memory.
     pub cells: Mutex<HashMap<RunId, Arc<Cell>>>,
+    /// Runs that cannot be understood or written, and why; `doctor` shows them.
+    pub set_aside: Mutex<BTreeMap<RunId, String>>,
     /// Compiled workflows by digest.
     pub workflows: Mutex<HashMap<Digest, Arc<Workflow>>>,
     /// Source trees that are in the artifact store already.
@@ -108,6 +110,17 @@ impl Counters {
 }
 
 impl Shared {
+    /// Leaves a run alone until a person has looked at it, or until the next start.
+    pub fn set_aside(&self, run: RunId, reason: String) {
+        self.set_aside.lock().expect("no holder of this lock panics").insert(run, reason);
+    }
+
+    /// Whether a run is in memory, or is left alone.
+    pub fn is_cared_for(&self, run: RunId) -> bool {
+        self.cells.lock().expect("no holder of this lock panics").contains_key(&run)
+            || self.set_aside.lock().expect("no holder of this lock panics").contains_key(&run)
+    }
+
     /// Tells whoever waits that something changed.
     pub fn announce(&self) {
         self.news.send_modify(|n| *n += 1);

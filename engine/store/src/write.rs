@@ -32,6 +32,8 @@ pub enum Write {
     Append(Append),
     /// Leaves an input for a run, whoever owns its shard. Inserting the same `input_id` again changes nothing.
     Inbox(Inbox),
+    /// Takes away inputs that change nothing, such as the cancel of a run that had ended meanwhile.
+    InboxDone(InboxDone),
     /// Replaces a run's snapshot. Snapshots are disposable.
     Snapshot(Snapshot),
     /// Moves the journal of a finished run into one compressed row. Sealing twice changes nothing.
@@ -281,6 +283,17 @@ pub struct Inbox {
     pub body: Value,
     /// When.
     pub at: Millis,
+}
+
+/// See [`Write::InboxDone`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxDone {
+    /// The run's shard.
+    pub shard: u32,
+    /// The run.
+    pub run: RunId,
+    /// Which input.
+    pub input_id: String,
 }
 
 /// See [`Write::Snapshot`].

@@ -2,11 +2,10 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
-use kickwheel_schemas::api::{Check, Health};
+use kickwheel_schemas::api::{Check, Health, RepoView};
 use kickwheel_store::{Health as StoreHealth, Member};
 
 use super::Engine;
-use crate::shared::DEFAULT_PROJECT;
 
 /// Below this much free space in the data folder `doctor` warns, in bytes.
 const LOW_SPACE_BYTES: u64 = 1 << 30;
@@ -40,6 +39,8 @@ impl Engine {
         health.checks.push(self.check_pool().await);
         health.checks.push(self.check_events().await);
         health.checks.extend(self.check_workflows());
+        health.checks.extend(self.check_set_aside());
+        health.checks.push(self.check_spool());
         health.checks.extend(self.check_repos().await);
         health
     }
@@ -134,19 +135,57 @@ impl Engine {
             .collect()
     }
 
-    async fn check_repos(&self) -> Vec<Check> {
-        let rows = self.shared.store.repos(Some(DEFAULT_PROJECT)).await.unwrap_or_default();
-        rows.iter()
-            .map(|r| match &r.reason {
-                None => check(&format!("repository {}", r.name), "ok", r.url.clone(), None),
-                Some(reason) => check(
-                    &format!("repository {}", r.name),
-                    "warning",
-                    reason.clone(),
-                    Some("make it readable again; what was pushed meanwhile waits in its lane".to_owned()),
-                ),
+    fn check_set_aside(&self) -> Vec<Check> {
+        let set_aside = self.shared.set_aside.lock().expect("no holder of this lock panics");
+        let help = "the other runs go on; a newer binary may understand it, and it is tried again at the next start";
+        set_aside
+            .iter()
+            .map(|(run, reason)| {
+                check(&format!("run {run}"), "failed", format!("set aside: {reason}"), Some(help.to_owned()))
             })
             .collect()
+    }
+
+    /// Pushes that were set aside, and unfinished files of hooks that died.
+    fn check_spool(&self) -> Check {
+        let refused = self.shared.folder.path("spool/git/refused");
+        let count = std::fs::read_dir(&refused)
+            .map(|entries| entries.flatten().filter(|e| e.path().extension().is_some_and(|x| x == "json")).count())
+            .unwrap_or(0);
+        if count == 0 {
+            return check("pushes", "ok", "none was set aside".to_owned(), None);
+        }
+        check(
+            "pushes",
+            "warning",
+            format!("{count} could not be understood and lie in {}", refused.display()),
+            Some(
+                "the .reason file beside each says why; move it back to its parent folder to have it read again"
+                    .to_owned(),
+            ),
+        )
+    }
+
+    async fn check_repos(&self) -> Vec<Check> {
+        let Ok(page) = self.repos().await else { return Vec::new() };
+        let told = |r: &RepoView| {
+            let id = format!("repository {}", r.id);
+            if let Some(reason) = &r.reason {
+                let help = "make it readable again; what was pushed meanwhile waits in its lane";
+                return check(&id, "warning", reason.clone(), Some(help.to_owned()));
+            }
+            if !r.hook {
+                let help = format!("`kickwheel repos add {} --name {}` installs it again", r.url, r.id);
+                return check(
+                    &id,
+                    "warning",
+                    format!("{} has no hook of ours, so pushes are not noticed", r.url),
+                    Some(help),
+                );
+            }
+            check(&id, "ok", r.url.clone(), None)
+        };
+        page.items.iter().map(told).collect()
     }
 
     /// Prometheus text.

@@ -87,10 +87,9 @@ impl Engine {
             detail: format!("no workflow {workflow:?}; `kickwheel workflows ls` lists them"),
         })?;
         let compiled = self.compiled(&entry).await?;
-        let manual = compiled.on.iter().find(|f| f.kind == FilterKind::Manual).ok_or_else(|| ApiError::Conflict {
-            code: "not_manual",
-            detail: format!("workflow {workflow:?} is not started by hand; add `manual: {{}}` below `on:`"),
-        })?;
+        // A person may start any workflow; a `manual` filter only adds what its `with` says.
+        let with =
+            compiled.on.iter().find(|f| f.kind == FilterKind::Manual).map(|f| f.with.clone()).unwrap_or_default();
         let paused = self.shared.store.paused(DEFAULT_PROJECT).await.map_err(read_failed)?;
         if paused.contains(&entry.name) {
             return Err(ApiError::Conflict {
@@ -99,7 +98,7 @@ impl Engine {
             });
         }
         let event = manual_event(&compiled.name, &start);
-        let inputs = inputs_for(&compiled.plan.inputs, &manual.with, &event, &start.inputs).map_err(bad_inputs)?;
+        let inputs = inputs_for(&compiled.plan.inputs, &with, &event, &start.inputs).map_err(bad_inputs)?;
         self.launch_by_hand(entry, compiled, event, inputs, None, registry.revision).await
     }
 
@@ -187,6 +186,13 @@ impl Engine {
                 self.summary_of(run).await
             }
             Err(WriteError::Stale { .. }) => self.launch_in_turn(&workflow, event).await,
+            Err(e @ WriteError::Unknown { .. }) => {
+                // It may have been done. If it was, this run is the one; if not, nothing was.
+                match self.shared.store.run(run).await {
+                    Ok(Some(_)) => self.summary_of(run).await,
+                    Ok(None) | Err(_) => Err(write_failed(e)),
+                }
+            }
             Err(e) => Err(write_failed(e)),
         }
     }

@@ -15,7 +15,7 @@ use kickwheel_repos::Mirrors;
 use kickwheel_schemas::Millis;
 use kickwheel_spec::{PluginCatalog, PluginInfo};
 use kickwheel_store::{
-    Member, Options, Store, Write,
+    Member, Options, ReadError, Store, Write,
     write::{ForgetSeen, Seal},
 };
 use kickwheel_wasm::{CacheConfig, Host, HostConfig, builtin_catalog};
@@ -51,7 +51,10 @@ pub async fn start(config: Config) -> Result<Engine, StartError> {
     take_shards(&shared).await?;
     let found = registry::load(&shared, None).await.map_err(|e| part("registry", &e))?;
     *shared.registry.write().expect("no holder of this lock panics") = Arc::new(found);
-    recover(&shared).await?;
+    let carried_on = adopt_open_runs(&shared).await.map_err(|e| part("open runs", &e))?;
+    if carried_on > 0 {
+        info!(runs = carried_on, "carrying on");
+    }
     shared.tasks.spawn(ingest::decider(Arc::clone(&shared)));
     shared.tasks.spawn(report::reporter(Arc::clone(&shared)));
     shared.tasks.spawn(keep_leases(Arc::clone(&shared)));
@@ -104,6 +107,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         registry_change: tokio::sync::Mutex::new(()),
         leases: RwLock::new(BTreeMap::new()),
         cells: Mutex::default(),
+        set_aside: Mutex::default(),
         workflows: Mutex::default(),
         sources: Mutex::default(),
         decider: Notify::new(),
@@ -167,22 +171,29 @@ fn owner(shared: &Shared) -> Result<String, StartError> {
     shared.folder.kept_text("owner", random_hex::<8>)
 }
 
-async fn recover(shared: &Arc<Shared>) -> Result<(), StartError> {
+/// Takes up every open run of our shards that is not in memory: all of them at a start; later those whose creation was
+/// committed without our learning of it, and those of shards that came back to us.
+async fn adopt_open_runs(shared: &Arc<Shared>) -> Result<usize, ReadError> {
     let shards: Vec<u32> = shared.leases.read().expect("no holder of this lock panics").keys().copied().collect();
     let mut count = 0;
     for shard in shards {
-        for row in shared.store.open_runs(shard).await.map_err(|e| part("open runs", &e))? {
+        for row in shared.store.open_runs(shard).await? {
+            if shared.is_cared_for(row.run) {
+                continue;
+            }
             count += 1;
-            if let Err(e) = driver::recover(shared, row.run).await {
-                // One run that cannot be understood must not keep the others from going on.
-                error!(run = %row.run, "set aside: {e}");
+            match driver::recover(shared, row.run).await {
+                Ok(()) => {}
+                Err(e @ ReadError::Unavailable { .. }) => return Err(e),
+                Err(ReadError::Corrupt { message }) => {
+                    // One run that cannot be understood must not keep the others from going on.
+                    error!(run = %row.run, "set aside: {message}");
+                    shared.set_aside(row.run, message);
+                }
             }
         }
     }
-    if count > 0 {
-        info!(runs = count, "carrying on");
-    }
-    Ok(())
+    Ok(count)
 }
 
 /// Renews the leases while the engine lives. An engine that could not renew stops acting before the lease ends by its own
@@ -209,19 +220,32 @@ async fn keep_leases(shared: Arc<Shared>) {
             }
             Err(e) => warn!("the leases are not renewed: {e}"),
         }
-        if matches!(shared.store.member(), Member::Postgres) && boot_time().saturating_sub(renewed) > lease.mul_f64(0.8)
-        {
-            shared.leases.write().expect("no holder of this lock panics").clear();
-            error!("the leases could not be renewed in time; nothing is done until the database answers");
-            if let Err(e) = take_shards(&shared).await {
-                error!("{e}");
-            } else {
-                renewed = boot_time();
-                if let Err(e) = recover(&shared).await {
-                    error!("{e}");
+        match shared.store.member() {
+            Member::Sqlite => {}
+            Member::Postgres => {
+                if boot_time().saturating_sub(renewed) > lease.mul_f64(0.8) {
+                    shared.leases.write().expect("no holder of this lock panics").clear();
+                    error!("the leases could not be renewed in time; nothing is done until the database answers");
                 }
+                take_free_shards(&shared, &owner).await;
             }
         }
+    }
+}
+
+/// Takes shards that nobody holds, if we lack any: after an outage, or when another engine has gone.
+async fn take_free_shards(shared: &Arc<Shared>, owner: &str) {
+    let held = shared.leases.read().expect("no holder of this lock panics").len();
+    let shards = shared.store.shards();
+    if held >= shards as usize {
+        return;
+    }
+    match shared.store.acquire(owner, shards, shared.config.lease, false).await {
+        Ok(taken) => {
+            let mut leases = shared.leases.write().expect("no holder of this lock panics");
+            leases.extend(taken.iter().map(|l| (l.shard, l.epoch)));
+        }
+        Err(e) => warn!("shards that are free are not taken yet: {e}"),
     }
 }
 
@@ -256,6 +280,11 @@ async fn inboxes(shared: Arc<Shared>) {
         tokio::select! {
             () = tokio::time::sleep(INBOX_POLL) => {}
             () = shared.stop.cancelled() => return,
+        }
+        match adopt_open_runs(&shared).await {
+            Ok(0) => {}
+            Ok(runs) => info!(runs, "taken up: nobody was acting for them"),
+            Err(e) => tracing::debug!("open runs cannot be read: {e}"),
         }
         let shards: Vec<u32> = shared.leases.read().expect("no holder of this lock panics").keys().copied().collect();
         for shard in shards {

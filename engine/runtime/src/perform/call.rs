@@ -6,13 +6,11 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use kickwheel_core::{
-    Input,
     decide::Ending,
     event::{Failure, FailureKind, TaskOutput, Work},
-    plan::StepIndex,
 };
 use kickwheel_schemas::{
-    AttemptKey, TaskKey,
+    AttemptKey,
     plugin::{PluginCall, Resolved},
 };
 use kickwheel_store::{ReadError, rows::AssetKind};
@@ -20,10 +18,7 @@ use kickwheel_wasm::{CallFailure, Limits};
 use serde_json::Value;
 use tracing::warn;
 
-use crate::{
-    driver::Loaded,
-    shared::{Counters, DEFAULT_PROJECT, Shared},
-};
+use crate::shared::{Counters, DEFAULT_PROJECT, Shared};
 
 /// Whether a call reads nothing from the outside, so that it may run ahead of a commit.
 pub fn is_pure(shared: &Shared, work: &Work) -> bool {
@@ -31,15 +26,14 @@ pub fn is_pure(shared: &Shared, work: &Work) -> bool {
     references.is_empty() && shared.manifest(digest).is_some_and(|m| m.derived_references(with).is_empty())
 }
 
-/// Performs a call and says how it ended.
-pub async fn call_now(shared: &Arc<Shared>, loaded: &Loaded, step: StepIndex, index: u32, attempt: u32) -> Input {
-    let task = TaskKey { run: loaded.row.run, step: loaded.workflow.plan.steps[step].name.clone(), index };
-    let key = AttemptKey { task, attempt };
-    let work = &loaded.state.steps[step].tasks()[index as usize].spec.work;
-    Input::Ended { step, index, attempt, ending: perform(shared, &key, work).await }
+/// Whether a call can begin at once, without compiling the plugin first.
+pub fn is_loaded(shared: &Shared, work: &Work) -> bool {
+    let Work::Call { digest, .. } = work else { return false };
+    shared.plugins.lock().expect("no holder of this lock panics").contains_key(digest)
 }
 
-async fn perform(shared: &Arc<Shared>, key: &AttemptKey, work: &Work) -> Ending {
+/// Performs a call and says how it ended.
+pub async fn call_now(shared: &Arc<Shared>, key: &AttemptKey, work: &Work) -> Ending {
     let Work::Call { plugin: name, digest, with, references } = work else {
         return Ending::Lost { message: "a job was taken for a plugin call".to_owned() };
     };

@@ -6,7 +6,7 @@ use kickwheel_core::{
     Input,
     decide::Ending,
     event::{Failure, FailureKind, JobProgram, TaskOutput, Work},
-    plan::{OutputDecl, Resources, Step},
+    plan::{OutputDecl, Resources},
 };
 use kickwheel_pool::{Observed, Request, StartError};
 use kickwheel_schemas::{
@@ -17,7 +17,6 @@ use kickwheel_store::{
     Write, fault,
     write::{CachePut, CacheRecord, CacheResult, PublishDataset},
 };
-use serde_json::Value;
 use tracing::{debug, info, warn};
 
 use super::{
@@ -52,60 +51,87 @@ struct Prepared {
 }
 
 /// Performs an attempt to its end. None when the engine stops meanwhile: the job goes on, and is adopted at the next start.
+///
+/// The pool is asked first: an attempt that it knows is followed to its end, whatever has become of the configuration,
+/// the source or the cache since it was started.
 pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) -> Option<Message> {
-    let Work::Job { resources, image, .. } = &attempt.spec().work else {
+    let Work::Job { resources, image, .. } = &attempt.spec.work else {
         return Some(ended(attempt, Ending::Lost { message: "a plugin call was taken for a job".to_owned() }));
     };
-    if let Some(image) = image {
-        let message = format!(
-            "it needs a container ({image}) and no pool with containers is configured; remove `image` to run it as a \
-             process of this machine"
-        );
-        return Some(failed(attempt, FailureKind::Unplaceable, message));
-    }
-    if let Some(reason) = shared.admission.impossible(resources) {
-        return Some(failed(attempt, FailureKind::Unplaceable, reason));
-    }
-    let prepared = match prepare(shared, attempt).await {
-        Ok(prepared) => prepared,
-        Err(SourceError::Permanent(message)) => return Some(failed(attempt, FailureKind::Platform, message)),
-        Err(SourceError::Transient(message)) => return Some(ended(attempt, Ending::Lost { message })),
-    };
     let known = observe(shared, attempt).await?;
-    let slot = if known == Observed::Unknown {
-        if attempt.stop.is_cancelled() {
-            return Some(ended(attempt, Ending::Cancelled));
-        }
-        if let Some(message) = from_cache(shared, attempt, &prepared).await {
-            return Some(message);
-        }
-        let slot = tokio::select! {
-            slot = shared.admission.admit(ticket, resources) => slot,
-            () = attempt.stop.cancelled() => return Some(ended(attempt, Ending::Cancelled)),
-            () = shared.stop.cancelled() => return None,
-        };
-        fault::point("job.start.before");
-        let started = start(shared, attempt, &prepared, resources).await;
-        fault::point("job.start.after");
-        match started {
-            Ok(()) => slot,
-            Err(message) => return message,
-        }
-    } else {
+    if known != Observed::Unknown {
         drop(ticket);
         info!(observed = state_name(&known), "adopt");
-        shared.admission.adopt(resources).await
+        let slot = shared.admission.adopt(resources);
+        let observed = follow(shared, attempt).await?;
+        drop(slot);
+        let prepared = match prepare_patiently(shared, attempt).await? {
+            Ok(prepared) => Some(prepared),
+            Err(reason) => {
+                warn!("the result of an adopted job is not kept in the cache: {reason}");
+                None
+            }
+        };
+        return Some(conclude(shared, attempt, prepared.as_ref(), observed).await);
+    }
+    if attempt.stop.is_cancelled() {
+        return Some(ended(attempt, Ending::Cancelled));
+    }
+    if let Some(reason) = unplaceable(shared, image.as_deref(), resources) {
+        return Some(failed(attempt, FailureKind::Unplaceable, reason));
+    }
+    let prepared = match prepare_patiently(shared, attempt).await? {
+        Ok(prepared) => prepared,
+        Err(reason) => return Some(failed(attempt, FailureKind::Platform, reason)),
     };
-    let end = follow(shared, attempt).await;
+    if let Some(message) = from_cache(shared, attempt, &prepared).await {
+        return Some(message);
+    }
+    let slot = tokio::select! {
+        slot = shared.admission.admit(ticket, resources) => slot,
+        () = attempt.stop.cancelled() => return Some(ended(attempt, Ending::Cancelled)),
+        () = shared.stop.cancelled() => return None,
+    };
+    fault::point("job.start.before");
+    if let Err(message) = start(shared, attempt, &prepared, resources).await {
+        return message;
+    }
+    fault::point("job.start.after");
+    let observed = follow(shared, attempt).await?;
     drop(slot);
-    match end {
-        Some(observed) => {
-            fault::point("job.conclude.before");
-            let message = conclude(shared, attempt, &prepared, observed).await;
-            fault::point("job.conclude.after");
-            Some(message)
+    fault::point("job.conclude.before");
+    let message = conclude(shared, attempt, Some(&prepared), observed).await;
+    fault::point("job.conclude.after");
+    Some(message)
+}
+
+/// Why no pool that is configured can ever run it.
+fn unplaceable(shared: &Shared, image: Option<&str>, resources: &Resources) -> Option<String> {
+    if let Some(image) = image {
+        return Some(format!(
+            "it needs a container ({image}) and no pool with containers is configured; remove `image` to run it as a \
+             process of this machine"
+        ));
+    }
+    shared.admission.impossible(resources)
+}
+
+/// Prepares, again and again while the disk or the repository does not answer: nothing of that is the task's fault. The
+/// inner error is for good; none when the engine stops or the task is cancelled.
+async fn prepare_patiently(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Result<Prepared, String>> {
+    let mut wait = POOL_RETRY;
+    loop {
+        match prepare(shared, attempt).await {
+            Ok(prepared) => return Some(Ok(prepared)),
+            Err(SourceError::Permanent(reason)) => return Some(Err(reason)),
+            Err(SourceError::Transient(reason)) => warn!("the source is not there yet: {reason}"),
         }
-        None => None,
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = attempt.stop.cancelled() => return Some(Err(format!("{} was cancelled before its source was there", attempt.key()))),
+            () = shared.stop.cancelled() => return None,
+        }
+        wait = (wait * 2).min(POOL_RETRY_MAX);
     }
 }
 
@@ -120,13 +146,12 @@ fn state_name(observed: &Observed) -> &'static str {
 }
 
 async fn prepare(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Prepared, SourceError> {
-    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
-    let context = attempt.loaded.state.context.as_ref();
-    let source = match context.and_then(|c| c.source.as_ref()) {
+    let step = attempt.declared();
+    let source = match &attempt.source {
         Some(source) => Some(source_artifact(shared, source, &step.source).await?),
         None => None,
     };
-    let spec = attempt.spec();
+    let spec = &attempt.spec;
     let parts = content_key::parts(step, &spec.work, &spec.matrix, &shared.pool.environment(), source.as_ref());
     let key = content_key::key(&parts);
     Ok(Prepared { parts, key, source })
@@ -150,12 +175,12 @@ async fn observe(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
 
 /// The scopes in which this attempt may look, in order.
 fn scopes(attempt: &Attempt) -> Vec<String> {
-    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let step = attempt.declared();
     let mut scopes = Vec::new();
     if step.cache {
         scopes.push(TRUSTED.to_owned());
     }
-    if attempt.loaded.row.generation > 0 {
+    if attempt.row.generation > 0 {
         scopes.push(retry_scope(attempt));
     }
     scopes
@@ -164,7 +189,7 @@ fn scopes(attempt: &Attempt) -> Vec<String> {
 /// Results of runs of one workflow for one event: read only when that event is run again, so that a retry repeats
 /// nothing that succeeded, whether or not its steps use the cache.
 fn retry_scope(attempt: &Attempt) -> String {
-    let row = &attempt.loaded.row;
+    let row = &attempt.row;
     format!("retry:{}:{}", row.workflow, row.event_key)
 }
 
@@ -245,9 +270,8 @@ async fn start(
 }
 
 fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
-    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
-    let context = attempt.loaded.state.context.as_ref();
-    let (program, env, files, memory_bytes) = match &attempt.spec().work {
+    let step = attempt.declared();
+    let (program, env, files, memory_bytes) = match &attempt.spec.work {
         Work::Job { program, env, files, resources, .. } => {
             (program.clone(), env.clone(), files.clone(), resources.memory_bytes)
         }
@@ -277,7 +301,7 @@ fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
         grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
         memory_bytes,
         log_limit_bytes: LOG_LIMIT_BYTES,
-        traceparent: context.and_then(|c| c.event.get("traceparent")).and_then(Value::as_str).map(str::to_owned),
+        traceparent: attempt.traceparent.clone(),
     }
 }
 
@@ -294,7 +318,7 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
                 begun = true;
                 let (step, index) = (attempt.step, attempt.index);
                 let input = Input::Started { step, index, attempt: attempt.number };
-                send(shared, attempt.loaded.row.run, Message::plain(input));
+                send(shared, attempt.row.run, Message::plain(input));
             }
             Observed::Running { .. } | Observed::Pending => {}
         }
@@ -315,7 +339,7 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
 }
 
 /// Turns what the pool says about the end into a message for the core.
-async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared, observed: Observed) -> Message {
+async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: Option<&Prepared>, observed: Observed) -> Message {
     let result = match observed {
         Observed::Ended(result) => *result,
         Observed::Lost { reason } => return ended(attempt, Ending::Lost { message: reason }),
@@ -325,7 +349,8 @@ async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared, 
     };
     let ending = ending(attempt, result);
     let mut message = ended(attempt, ending);
-    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let step = attempt.declared();
+    let Some(prepared) = prepared else { return with_publications(shared, attempt, message).await };
     message.extra.push(record(attempt, prepared, if step.cache { CacheResult::Miss } else { CacheResult::Off }));
     if let Input::Ended { ending: Ending::Succeeded { output, .. }, .. } = &message.input {
         let output_json = serde_json::to_value(output).expect("outputs have string keys only");
@@ -343,6 +368,12 @@ async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared, 
                 at: Millis::now(),
             }));
         }
+    }
+    with_publications(shared, attempt, message).await
+}
+
+async fn with_publications(shared: &Arc<Shared>, attempt: &Attempt, mut message: Message) -> Message {
+    if let Input::Ended { ending: Ending::Succeeded { output, .. }, .. } = &message.input {
         message.publish = publications(shared, attempt, output).await;
     }
     message
@@ -350,7 +381,7 @@ async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared, 
 
 fn ending(attempt: &Attempt, result: JobResult) -> Ending {
     let fail = |kind, message: String| Ending::Failed(Failure { kind, message });
-    let step: &Step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let step = attempt.declared();
     match result.end {
         JobEnd::Succeeded => {
             let mut outputs = result.values;
@@ -384,7 +415,7 @@ fn ending(attempt: &Attempt, result: JobResult) -> Ending {
 }
 
 fn memory_limit(attempt: &Attempt) -> u64 {
-    match &attempt.spec().work {
+    match &attempt.spec.work {
         Work::Job { resources, .. } => resources.memory_bytes.unwrap_or(0),
         Work::Call { .. } => 0,
     }
@@ -392,7 +423,7 @@ fn memory_limit(attempt: &Attempt) -> u64 {
 
 /// Datasets that the outputs publish. A single file becomes a dataset of one file.
 async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutput) -> Vec<PublishDataset> {
-    let step = &attempt.loaded.workflow.plan.steps[attempt.step];
+    let step = attempt.declared();
     let mut publish = Vec::new();
     for (name, declaration) in &step.outputs {
         let OutputDecl::Path { dataset: Some(dataset), .. } = declaration else { continue };
@@ -426,7 +457,7 @@ async fn one_file(shared: &Arc<Shared>, artifact: ArtifactRef) -> ArtifactRef {
 fn record(attempt: &Attempt, prepared: &Prepared, result: CacheResult) -> Write {
     Write::CacheRecord(CacheRecord {
         project: DEFAULT_PROJECT.to_owned(),
-        workflow: attempt.loaded.row.workflow.clone(),
+        workflow: attempt.row.workflow.clone(),
         task: attempt.task(),
         key: Some(prepared.key.clone()),
         parts: serde_json::to_value(&prepared.parts).expect("parts have string keys only"),

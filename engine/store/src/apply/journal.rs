@@ -19,7 +19,7 @@ use crate::{
     db::{Arg, Conn},
     key,
     read::{JOURNAL, sealed},
-    write::{Append, CreateRun, Inbox, RunProgress, Seal, Snapshot},
+    write::{Append, CreateRun, Inbox, InboxDone, RunProgress, Seal, Snapshot},
 };
 
 /// Places in a shard's commit order that are reserved at a time: one row is written per so many events, and at most so
@@ -305,6 +305,17 @@ pub async fn create_run(tx: &mut Tx<'_>, run: &CreateRun) -> Applied<()> {
         return Err(stale(format!("run {existing} was started for this event already")));
     }
     tx.gathered.deferred.run(run);
+    Ok(())
+}
+
+/// Takes away an input that changes nothing.
+pub async fn inbox_done(tx: &mut Tx<'_>, done: &InboxDone) -> Applied<()> {
+    tx.conn
+        .execute(
+            "DELETE FROM inbox WHERE shard = $1 AND run = $2 AND input_id = $3",
+            [done.shard.into(), Arg::show(done.run), (&done.input_id).into()],
+        )
+        .await?;
     Ok(())
 }
 

@@ -99,6 +99,7 @@ fn touched_run(write: &Write) -> Option<RunId> {
     match write {
         Write::CreateRun(w) => Some(w.run),
         Write::Inbox(w) => Some(w.run),
+        Write::InboxDone(w) => Some(w.run),
         Write::Snapshot(w) => Some(w.run),
         Write::Seal(w) => Some(w.run),
         Write::Append(_)
@@ -132,6 +133,7 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::Append(w) => journal::append(tx, w).await?,
         Write::CreateRun(w) => journal::create_run(tx, w).await?,
         Write::Inbox(w) => journal::inbox(tx, w).await?,
+        Write::InboxDone(w) => journal::inbox_done(tx, w).await?,
         Write::Snapshot(w) => journal::snapshot(tx, w).await?,
         Write::Seal(w) => journal::seal(tx, *w).await?,
         Write::Accept(w) => return events::accept(tx, w).await,
