@@ -46,7 +46,7 @@ fn folder() -> TempDir {
 }
 
 const GOOD: &str = "version: 1\nname: good\non: {manual: {}}\nsteps:\n  a:\n    run: echo hello\n";
-const BROKEN: &str = "version: 1\nname: broken\non: {manual: {}}\nsteps:\n  a:\n    rnu: echo hello\n";
+const BROKEN: &str = "version: 1\nname: broken\non: {manual: {}}\nsteps:\n  a:\n    run: echo hello\n    tiemout: 5m\n";
 
 #[test]
 fn validate_says_ok_for_a_good_file_and_shows_the_place_in_a_broken_one() {
@@ -63,13 +63,13 @@ fn validate_says_ok_for_a_good_file_and_shows_the_place_in_a_broken_one() {
     let output = run(data.path(), &["validate", good, broken]);
     assert_eq!(output.status.code(), Some(1));
     let text = stdout(&output);
-    assert!(text.contains("rnu: echo hello") && text.contains("`run`") && text.contains(":6:5"), "{text}");
+    assert!(text.contains("tiemout: 5m") && text.contains("`timeout`") && text.contains(":7:5"), "{text}");
     assert!(!text.contains('\x1b'), "no colours in a pipe");
 
     let output = run(data.path(), &["validate", broken, "--json"]);
     assert_eq!(output.status.code(), Some(1));
     let list: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
-    assert_eq!((&list["items"][0]["line"], &list["items"][0]["column"]), (&6.into(), &5.into()), "{list}");
+    assert_eq!((&list["items"][0]["line"], &list["items"][0]["column"]), (&7.into(), &5.into()), "{list}");
 
     assert_eq!(run(data.path(), &["validate", "no-such-file.yaml"]).status.code(), Some(2));
     assert_eq!(run(data.path(), &["validate"]).status.code(), Some(2));

@@ -132,7 +132,7 @@ fn render(look: Look, run: &RunDetail) -> String {
     facts.extend(summary.branch.clone().map(|b| ("branch", b)));
     facts.extend(summary.commit.clone().map(|c| ("commit", c)));
     facts.extend(cancel.clone().map(|c| ("cancel", c)));
-    facts.extend(first_task_ms.map(|ms| ("first task", format!("{} after the event", times::brief(ms)))));
+    facts.extend(first_task_ms.map(|ms| ("first task", format!("{ms} ms after the event"))));
     let given: Vec<String> =
         inputs.iter().map(|(name, value)| format!("{name}={}", crate::progress::plain(value))).collect();
     if !given.is_empty() {
@@ -248,7 +248,7 @@ async fn selected(client: &Client, select: &Select, states: &[&str], word: &str)
 /// Asks on a terminal; without one nobody can answer, and a filter may match more than was meant.
 fn confirmed(word: &str, count: usize) -> Result<bool, Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::usage(format!("{count} runs match; there is no terminal to ask whether to {word} them"))
+        return Err(Failure::usage(format!("there is no terminal to ask whether to {word} what matches ({count})"))
             .help("add --yes to do it without being asked"));
     }
     eprint!("{word} {count} run{}? [y/N] ", if count == 1 { "" } else { "s" });

@@ -17,6 +17,8 @@ use crate::{
 /// no time of its own.
 pub fn changes(look: Look, before: Option<&RunDetail>, run: &RunDetail, now: Millis) -> Vec<String> {
     let began = times::read(&run.summary.created_at).unwrap_or(now);
+    // Nothing happens in a run after its end, however late we look.
+    let now = run.summary.ended_at.as_deref().and_then(times::read).map_or(now, |end| end.min(now));
     let line = |at: Millis, text: String| {
         format!("{} {text}", look.paint(Paint::Quiet, &format!("{:>7}", times::brief(at.since(began)))))
     };
@@ -24,7 +26,7 @@ pub fn changes(look: Look, before: Option<&RunDetail>, run: &RunDetail, now: Mil
     if before.is_none() {
         let RunDetail { summary, decision, .. } = run;
         lines.push(line(began, format!("run {} of {}: {}", summary.id, summary.workflow, summary.cause)));
-        if !decision.is_empty() {
+        if !decision.is_empty() && *decision != summary.cause {
             lines.push(line(began, format!("started because {decision}")));
         }
     }
@@ -49,8 +51,7 @@ pub fn changes(look: Look, before: Option<&RunDetail>, run: &RunDetail, now: Mil
     timed.sort_by_key(|(at, _)| *at);
     lines.extend(timed.into_iter().map(|(at, text)| line(at, text)));
     if run.summary.state.is_terminal() && before.is_none_or(|b| !b.summary.state.is_terminal()) {
-        let at = run.summary.ended_at.as_deref().and_then(times::read).unwrap_or(now);
-        lines.push(line(at, format!("run {}", look.state(run.summary.state.as_str()))));
+        lines.push(line(now, format!("run {}", look.state(run.summary.state.as_str()))));
     } else if before.is_some_and(|b| b.summary.state != run.summary.state) && run.summary.state == RunPhase::Waiting {
         lines.push(line(now, format!("run {}", look.state(run.summary.state.as_str()))));
     }

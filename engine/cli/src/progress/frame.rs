@@ -83,6 +83,7 @@ fn step_line(look: Look, step: &StepView, width: usize, beat: usize) -> String {
     {
         line.push_str(&format!("  {}", look.paint(Paint::Careful, waits)));
     }
+    line.truncate(line.trim_end().len());
     line
 }
 
