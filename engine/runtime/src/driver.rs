@@ -51,6 +51,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 pub struct Message {
     /// What the core is asked to decide.
     pub input: Input,
+    /// When it happened, where that is known better than by when it is decided.
+    pub at: Option<Millis>,
     /// The inbox row that it came from.
     pub inbox: Option<String>,
     /// Written with the decision, if it decides anything.
@@ -62,7 +64,7 @@ pub struct Message {
 impl Message {
     /// A message that implies no rows of its own.
     pub fn plain(input: Input) -> Self {
-        Self { input, inbox: None, extra: Vec::new(), publish: Vec::new() }
+        Self { input, at: None, inbox: None, extra: Vec::new(), publish: Vec::new() }
     }
 
     fn has_effects(&self) -> bool {
@@ -401,7 +403,8 @@ impl Unit {
     /// Decides a message against the state and applies what is decided.
     pub fn decide(&mut self, loaded: &mut Loaded, now: Millis, message: &Message) {
         let cancelled = loaded.state.cancel.is_some();
-        let events = decide(&loaded.workflow.plan, &loaded.state, now, message.input.clone());
+        let at = message.at.unwrap_or(now);
+        let events = decide(&loaded.workflow.plan, &loaded.state, at, message.input.clone());
         for event in &events {
             apply(&mut loaded.state, &loaded.workflow.plan, event);
         }

@@ -2,7 +2,7 @@
 //!
 //! The spool file is the record: it is on the disk before Git tells the pusher that the push is done, whether or not a
 //! server runs. A push is never refused or held up because of us, so this always ends with 0; what could not be recorded
-//! is said loudly, and the reconciling poll of the repository finds it later.
+//! is said loudly, and what was pushed must be pushed again or started by hand.
 
 use std::{
     ffi::OsString,

@@ -50,9 +50,9 @@ pub fn changes(look: Look, before: Option<&RunDetail>, run: &RunDetail, now: Mil
     }
     timed.sort_by_key(|(at, _)| *at);
     lines.extend(timed.into_iter().map(|(at, text)| line(at, text)));
-    if run.summary.state.is_terminal() && before.is_none_or(|b| !b.summary.state.is_terminal()) {
-        lines.push(line(now, format!("run {}", look.state(run.summary.state.as_str()))));
-    } else if before.is_some_and(|b| b.summary.state != run.summary.state) && run.summary.state == RunPhase::Waiting {
+    let ended = run.summary.state.is_terminal() && before.is_none_or(|b| !b.summary.state.is_terminal());
+    let waits = before.is_some_and(|b| b.summary.state != run.summary.state) && run.summary.state == RunPhase::Waiting;
+    if ended || waits {
         lines.push(line(now, format!("run {}", look.state(run.summary.state.as_str()))));
     }
     lines

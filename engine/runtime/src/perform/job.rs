@@ -312,13 +312,18 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
     loop {
         let observed = observe(shared, attempt).await?;
         match &observed {
-            Observed::Ended(_) | Observed::Lost { .. } => return Some(observed),
+            Observed::Ended(result) => {
+                // Too short to be seen running: when it began is in its result.
+                if !begun && result.started_at < result.ended_at {
+                    report_start(shared, attempt, Some(result.started_at));
+                }
+                return Some(observed);
+            }
+            Observed::Lost { .. } => return Some(observed),
             Observed::Unknown => return Some(Observed::Lost { reason: "the pool forgot the attempt".to_owned() }),
             Observed::Running { .. } if !begun => {
                 begun = true;
-                let (step, index) = (attempt.step, attempt.index);
-                let input = Input::Started { step, index, attempt: attempt.number };
-                send(shared, attempt.row.run, Message::plain(input));
+                report_start(shared, attempt, None);
             }
             Observed::Running { .. } | Observed::Pending => {}
         }
@@ -336,6 +341,11 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
             () = shared.stop.cancelled() => return None,
         }
     }
+}
+
+fn report_start(shared: &Arc<Shared>, attempt: &Attempt, at: Option<Millis>) {
+    let input = Input::Started { step: attempt.step, index: attempt.index, attempt: attempt.number };
+    send(shared, attempt.row.run, Message { at, ..Message::plain(input) });
 }
 
 /// Turns what the pool says about the end into a message for the core.
