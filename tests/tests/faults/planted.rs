@@ -144,7 +144,7 @@ fn each_planted_loss_and_double_is_found() {
                 changed(
                     c,
                     "INSERT INTO inbox (shard, run, input_id, at, body) SELECT shard, run, 'x', 0, '{}' FROM runs",
-                )
+                );
             },
             Kind::Inbox,
         );
