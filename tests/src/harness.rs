@@ -106,16 +106,14 @@ impl Engine {
         engine
     }
 
-    /// Everything but the process. Compiled plugins are taken from the first engine of this test process: compiling them
-    /// takes seconds in a development build and is tested elsewhere.
+    /// Everything but the process. Compiled plugins are copied from an engine that ran before: compiling them takes seconds
+    /// in a development build and is tested elsewhere.
     pub fn prepare(database: Database, setup: Setup) -> Self {
         let engine = Self::bare(database, setup);
         let (key, cache) = compiled_plugins();
         fs::create_dir_all(engine.data.join("wasm-cache")).expect("a folder can be made");
         fs::copy(key, engine.data.join("key")).expect("the key can be copied");
-        for entry in fs::read_dir(cache).expect("the cache can be read").flatten() {
-            fs::copy(entry.path(), engine.data.join("wasm-cache").join(entry.file_name())).expect("it can be copied");
-        }
+        copy_files(cache, &engine.data.join("wasm-cache"));
         engine
     }
 
@@ -429,18 +427,38 @@ pub fn binary() -> PathBuf {
     found.unwrap_or_else(|| panic!("no kickwheel above {}: build the workspace or set KICKWHEEL_BIN", own.display()))
 }
 
-/// A key, and the plugins that an engine with this key has compiled.
-fn compiled_plugins() -> (&'static Path, &'static Path) {
-    static FIRST: OnceLock<(TempDir, PathBuf, PathBuf)> = OnceLock::new();
-    let (_, key, cache) = FIRST.get_or_init(|| {
+/// A key, and the plugins that an engine with this key has compiled. They are kept beside the tests, for this binary: who
+/// comes first makes them, and it does no harm if two do.
+fn compiled_plugins() -> &'static (PathBuf, PathBuf) {
+    static KEPT: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
+    KEPT.get_or_init(|| {
+        let binary = binary();
+        let beside = binary.parent().expect("a binary lies in a folder");
+        let about = fs::metadata(&binary).expect("the binary is there");
+        let made =
+            about.modified().ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+        let kept = beside.join(format!("kickwheel-tests-plugins-{}-{}", about.len(), made.as_millis()));
+        let files = (kept.join("key"), kept.join("cache"));
+        if kept.exists() {
+            return files;
+        }
         let mut engine = Engine::bare(Database::Sqlite, Setup::default());
         engine.restart();
         assert_eq!(engine.terminate(SOON).code(), Some(0), "{}", engine.log());
-        let kept = tempfile::tempdir().expect("a folder can be made");
-        let (key, cache) = (kept.path().join("key"), kept.path().join("cache"));
-        fs::copy(engine.data.join("key"), &key).expect("the key can be copied");
-        fs::rename(engine.data.join("wasm-cache"), &cache).expect("both are temporary folders");
-        (kept, key, cache)
-    });
-    (key, cache)
+        let new = tempfile::tempdir_in(beside).expect("a folder can be made");
+        fs::copy(engine.data.join("key"), new.path().join("key")).expect("the key can be copied");
+        fs::create_dir(new.path().join("cache")).expect("a folder can be made");
+        copy_files(&engine.data.join("wasm-cache"), &new.path().join("cache"));
+        // Another test process may have been faster: then its folder stays, and ours goes.
+        if fs::rename(new.path(), &kept).is_ok() {
+            let _ = new.keep();
+        }
+        files
+    })
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).expect("the folder can be read").flatten() {
+        fs::copy(entry.path(), to.join(entry.file_name())).expect("a file can be copied");
+    }
 }
