@@ -8,39 +8,35 @@
 //! When a unit could not be written, the state in memory is thrown away and folded again from the journal: there is no
 //! undo. What is deliberately absent: any choice about what happens next, which is the core's alone.
 
+mod unit;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use kickwheel_core::{
     Event, Input, RunState,
     command::{Command, outstanding},
-    decide::{Ending, accepted_effects, decide},
-    event::{TaskEnd, apply},
+    decide::Ending,
+    event::apply,
     plan::{StepIndex, Workflow},
-    state::{RunStatus, TaskStatus},
+    state::TaskStatus,
 };
-use kickwheel_schemas::{AttemptKey, Millis, RunId, TaskKey, api::RunPhase, plugin::Effect};
-use kickwheel_store::{
-    ReadError, Write, WriteError, fault,
-    rows::RunRow,
-    write::{Append, InboxDone, PublishDataset, RegisterModel, RunProgress, Snapshot},
-};
+use kickwheel_schemas::{Millis, RunId};
+use kickwheel_store::{ReadError, Write, WriteError, fault, rows::RunRow, write::PublishDataset};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    perform, report,
-    shared::{Counters, DEFAULT_PROJECT, Shared},
+    perform,
+    shared::{Counters, Shared},
 };
 
-/// A chain of pure calls runs ahead of its commit for at most this long.
-const PURE_BATCH: Duration = Duration::from_millis(5);
-/// A snapshot is taken each time that a run's journal passes a multiple of so many events, so that folding stays short.
-const SNAPSHOT_EVERY: u64 = 256;
+pub use unit::{Unit, follow_pure_chain, progress};
+
 /// First wait after the database refused a unit; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait between tries.
@@ -387,175 +383,6 @@ fn as_unavailable(e: ReadError) -> WriteError {
         ReadError::Unavailable { reason } => WriteError::Unavailable { reason },
         ReadError::Corrupt { message } => WriteError::Invalid { message },
     }
-}
-
-/// What one transaction says about a run.
-#[derive(Default)]
-pub struct Unit {
-    /// Decided and applied events, in order.
-    pub events: Vec<Event>,
-    effects: Vec<Write>,
-    extra: Vec<Write>,
-    inbox_done: Vec<String>,
-}
-
-impl Unit {
-    /// Decides a message against the state and applies what is decided.
-    pub fn decide(&mut self, loaded: &mut Loaded, now: Millis, message: &Message) {
-        let cancelled = loaded.state.cancel.is_some();
-        let at = message.at.unwrap_or(now);
-        let events = decide(&loaded.workflow.plan, &loaded.state, at, message.input.clone());
-        for event in &events {
-            apply(&mut loaded.state, &loaded.workflow.plan, event);
-        }
-        self.inbox_done.extend(message.inbox.clone());
-        if events.is_empty() {
-            return;
-        }
-        let accepted = events.iter().any(|e| matches!(e, Event::TaskFinished { end: TaskEnd::Succeeded(_), .. }));
-        if accepted || matches!(message.input, Input::Ended { .. }) {
-            self.extra.extend(message.extra.iter().filter(|w| accepted || !matches!(w, Write::CachePut(_))).cloned());
-        }
-        if accepted && !cancelled {
-            self.effects.extend(message.publish.iter().cloned().map(Write::PublishDataset));
-        }
-        let task = ended_task(loaded, &message.input);
-        for effect in accepted_effects(&events) {
-            self.effects.push(effect_write(effect, task.clone(), now));
-        }
-        self.events.extend(events);
-    }
-
-    /// The unit of writes. Effects come first, so that a conflict is met before anything else is done.
-    pub fn into_writes(self, shared: &Shared, loaded: &Loaded, first_seq: u64, epoch: i64, now: Millis) -> Vec<Write> {
-        if self.events.is_empty() {
-            let (shard, run) = (loaded.row.shard, loaded.row.run);
-            let done = self.inbox_done.into_iter();
-            return done.map(|input_id| Write::InboxDone(InboxDone { shard, run, input_id })).collect();
-        }
-        let mut writes = self.effects;
-        writes.push(Write::Append(Append {
-            shard: loaded.row.shard,
-            epoch,
-            run: loaded.row.run,
-            first_seq,
-            events: self
-                .events
-                .iter()
-                .map(|e| serde_json::to_string(e).expect("events have string keys only"))
-                .collect(),
-            at: now,
-            progress: progress(loaded),
-            inbox_done: self.inbox_done,
-        }));
-        writes.extend(self.extra);
-        if !loaded.state.is_finished() && first_seq / SNAPSHOT_EVERY != loaded.state.seq / SNAPSHOT_EVERY {
-            writes.push(Write::Snapshot(Snapshot {
-                shard: loaded.row.shard,
-                run: loaded.row.run,
-                seq: loaded.state.seq,
-                body: serde_json::to_vec(&loaded.state).expect("states have string keys only"),
-            }));
-        }
-        if loaded.state.is_finished() {
-            writes.extend(report::of_run(shared, loaded, now));
-        }
-        writes
-    }
-}
-
-fn ended_task(loaded: &Loaded, input: &Input) -> Option<String> {
-    let Input::Ended { step, index, .. } = input else { return None };
-    let step = loaded.workflow.plan.steps.get(*step)?;
-    Some(TaskKey { run: loaded.row.run, step: step.name.clone(), index: *index }.to_string())
-}
-
-fn effect_write(effect: &Effect, task: Option<String>, at: Millis) -> Write {
-    match effect {
-        Effect::RegisterModel { name, artifact, metrics, stage, expected_version } => {
-            Write::RegisterModel(RegisterModel {
-                project: DEFAULT_PROJECT.to_owned(),
-                name: name.clone(),
-                artifact: artifact.clone(),
-                metrics: metrics.clone(),
-                task,
-                stage: stage.clone(),
-                expected_version: *expected_version,
-                at,
-            })
-        }
-    }
-}
-
-/// Where a run stands, for its row.
-pub fn progress(loaded: &Loaded) -> RunProgress {
-    let commands = outstanding(&loaded.workflow.plan, &loaded.state);
-    let wake_at = commands.iter().find_map(|c| match c {
-        Command::WakeAt(at) => Some(*at),
-        Command::Execute { .. } | Command::Stop { .. } => None,
-    });
-    let open = commands.len() - usize::from(wake_at.is_some());
-    RunProgress {
-        state: phase(&loaded.state, open),
-        open: u32::try_from(open).unwrap_or(u32::MAX),
-        wake_at,
-        ended_at: loaded.state.ended_at,
-    }
-}
-
-fn phase(state: &RunState, open: usize) -> RunPhase {
-    use kickwheel_core::event::RunOutcome;
-    match state.status {
-        RunStatus::New => RunPhase::Queued,
-        RunStatus::Finished { outcome } => match outcome {
-            RunOutcome::Succeeded => RunPhase::Succeeded,
-            RunOutcome::Failed => RunPhase::Failed,
-            RunOutcome::Cancelled => RunPhase::Cancelled,
-        },
-        RunStatus::Active { .. } if open == 0 => RunPhase::Waiting,
-        RunStatus::Active { .. } => {
-            let begun = state
-                .steps
-                .iter()
-                .flat_map(|s| s.tasks())
-                .any(|t| !matches!(t.status, TaskStatus::Ready { .. }) || t.attempt > 1);
-            if begun { RunPhase::Running } else { RunPhase::Queued }
-        }
-    }
-}
-
-/// Runs pure plugin calls ahead of the commit, as long as nothing else is owed. Nothing that they produce is revealed
-/// before the unit is written. Returns messages that must be decided alone.
-pub async fn follow_pure_chain(
-    shared: &Arc<Shared>,
-    loaded: &mut Loaded,
-    unit: &mut Unit,
-    now: Millis,
-) -> Vec<Message> {
-    let begun = Instant::now();
-    let mut apart = Vec::new();
-    while shared.config.pure_batching && apart.is_empty() && begun.elapsed() < PURE_BATCH && !loaded.state.is_finished()
-    {
-        let commands = outstanding(&loaded.workflow.plan, &loaded.state);
-        let [Command::Execute { step, index, attempt }] = commands[..] else { break };
-        let task = &loaded.state.steps[step].tasks()[index as usize];
-        let work = &task.spec.work;
-        if task.attempt != attempt || !perform::is_pure(shared, work) || !perform::is_loaded(shared, work) {
-            break;
-        }
-        let name = loaded.workflow.plan.steps[step].name.clone();
-        let key = AttemptKey { task: TaskKey { run: loaded.row.run, step: name, index }, attempt };
-        let left = PURE_BATCH.saturating_sub(begun.elapsed());
-        // A call that takes longer is dropped here and performed again after the commit, which must not wait for it.
-        let Ok(ending) = tokio::time::timeout(left, perform::call_now(shared, &key, work)).await else { break };
-        let message = Message::plain(Input::Ended { step, index, attempt, ending });
-        if message.has_effects() {
-            apart.push(message);
-        } else {
-            unit.decide(loaded, now, &message);
-        }
-    }
-    apart
 }
 
 /// Performs what is outstanding and not being performed yet.
