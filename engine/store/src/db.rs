@@ -1,7 +1,7 @@
 //! The typed layer over both databases: connections, arguments, rows, and the few places where their SQL differs.
 //!
 //! Statements are written once, with `$1` placeholders, which SQLite takes too. What differs is written as a named
-//! fragment in braces and filled in by [`Dialect::render`]. Deliberately absent: knowledge of any table.
+//! fragment in braces and filled in by [`Member::render`]. Deliberately absent: knowledge of any table.
 
 use std::{borrow::Cow, fmt::Display, str::FromStr};
 
