@@ -329,8 +329,14 @@ impl Engine {
 
     /// All runs, newest first.
     pub fn runs(&self) -> Vec<Value> {
-        let page = self.api().get("runs?limit=1000");
-        page["items"].as_array().cloned().unwrap_or_default()
+        let mut runs = Vec::new();
+        let mut path = "runs?limit=1000".to_owned();
+        loop {
+            let page = self.api().get(&path);
+            runs.extend(page["items"].as_array().cloned().unwrap_or_default());
+            let Some(next) = page["next"].as_str() else { return runs };
+            path = format!("runs?limit=1000&cursor={next}");
+        }
     }
 
     /// Waits for the run of a commit and names the event that caused it; the story goes on about it.

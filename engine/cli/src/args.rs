@@ -1,5 +1,8 @@
 //! The command line: every command, option and its help. Nothing is done here; see `commands`.
 
+// The comments here are help texts for the terminal, not Markdown.
+#![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -57,7 +57,7 @@ pub struct RunQuery {
     pub until: Option<Millis>,
     /// At most this many (1..=1000).
     pub limit: usize,
-    /// From [`Page::next`].
+    /// From [`kickwheel_schemas::api::Page::next`].
     pub cursor: Option<String>,
 }
 

@@ -5,9 +5,9 @@
 //! arguments. So a call is a pure function of its arguments, and may be repeated or run ahead of a commit.
 //!
 //! What is deliberately absent: resolving references, carrying out effects and deciding about retries (the runtime's and
-//! the core's), and any lookup of plugins by name beyond the [`builtin`] ones.
+//! the core's), and any lookup of plugins by name beyond the [built-in](mod@builtin) ones.
 //!
-//! Where to look next: [`host`] for a call from start to end, [`sandbox`] for what a guest can see, [`cache`] for why
+//! Where to look next: [`host`] for a call from start to end, `sandbox` for what a guest can see, [`cache`] for why
 //! compiled code from disk may be trusted, [`failure`] for how calls end badly.
 
 pub mod builtin;
