@@ -108,12 +108,26 @@ impl Scenario {
             let ended = runs.iter().filter(|run| !run["ended_at"].is_null()).count();
             (runs.len() >= owed && ended == runs.len()).then_some(())
         });
-        assert!(self.engine.runs().iter().all(|run| run["state"] == "succeeded"), "{:#?}", self.engine.runs());
     }
 
-    /// Comes to rest and has the checker look, with the engine still there and then without it.
+    /// Comes to rest with every run succeeded, and has the checker look.
     pub fn check(&mut self) {
         self.settle();
+        assert!(self.engine.runs().iter().all(|run| run["state"] == "succeeded"), "{:#?}", self.engine.runs());
+        self.check_ended();
+    }
+
+    /// Comes to rest, and has the checker look. A run may have failed, if it was by its own program.
+    pub fn check_ended(&mut self) {
+        self.settle();
+        for run in self.engine.runs().iter().filter(|run| run["state"] != "succeeded") {
+            let run = self.engine.api().get(&format!("runs/{}", run["id"].as_str().expect("a run has an id")));
+            let tasks =
+                run["steps"].as_array().into_iter().flatten().flat_map(|s| s["tasks"].as_array().into_iter().flatten());
+            let mut reasons =
+                tasks.filter(|t| t["state"] == "failed").map(|t| t["reason"].as_str().unwrap_or_default());
+            assert!(reasons.all(|reason| reason.contains("the program ended with code")), "{run:#}");
+        }
         let violations = self.violations();
         assert!(violations.is_empty(), "{}\n{}", list(&violations), self.engine.log());
     }
