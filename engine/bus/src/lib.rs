@@ -1,0 +1,1 @@
+//! Kafka, as the ordered log that carries events.

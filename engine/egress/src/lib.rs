@@ -1,0 +1,1 @@
+//! What may be asked of other machines, and by which client.
