@@ -5,7 +5,8 @@
 //! converted to and from these explicitly, so that each side can change without breaking the other.
 //!
 //! Where to look next: [`cloudevent`] for what travels on the bus, [`catalog`] for the fields each event type promises
-//! to expressions, [`runner`] for jobs, [`plugin`] for WASM steps, [`api`] for HTTP.
+//! to expressions, [`runner`] for jobs and [`sealed`] for how
+//! secrets reach them, [`plugin`] for WASM steps, [`api`] for HTTP.
 
 pub mod api;
 pub mod artifact;
@@ -15,6 +16,7 @@ pub mod ids;
 pub mod payload;
 pub mod plugin;
 pub mod runner;
+pub mod sealed;
 
 pub use artifact::{ArtifactRef, Digest, Manifest, ManifestEntry};
 pub use cloudevent::CloudEvent;

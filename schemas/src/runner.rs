@@ -65,6 +65,27 @@ pub struct JobSpec {
     pub log_limit_bytes: u64,
     /// From the event that caused the run, as `TRACEPARENT`.
     pub traceparent: Option<String>,
+    /// Which network a container has; a process of the machine has the machine's.
+    #[serde(default)]
+    pub network: Network,
+    /// Whether a container's own file system cannot be written to. The attempt's folder and `/dev/shm` still can.
+    #[serde(default)]
+    pub read_only_root: bool,
+    /// The name of a file below `$KICKWHEEL_SECRETS`, and which secret is laid there. The values travel apart from this,
+    /// sealed ([`crate::sealed`]).
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// The network of a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// The loopback device only.
+    #[default]
+    None,
+    /// The pool's usual one, from which other machines can be reached.
+    Outbound,
 }
 
 /// Put by the runner, only if absent, before any user code. A loser exits.
@@ -121,7 +142,7 @@ pub enum JobEnd {
     TimedOut,
     /// [`JobSpec::memory_bytes`] was exceeded.
     OutOfMemory {
-        /// How it was noticed: `cgroup` or `rss-watch`.
+        /// How it was noticed: `cgroup`, `rss-watch`, or `docker` where the runner was killed with its container.
         mechanism: String,
     },
     /// The engine asked for it.
@@ -235,6 +256,8 @@ pub mod file {
     pub const SPEC: &str = "spec.json";
     /// The attempt's credential as text; removed by the runner that has read it.
     pub const CREDENTIAL: &str = "credential";
+    /// [`crate::sealed::Sealed`]; removed by the runner that has opened it.
+    pub const SECRETS: &str = "secrets.sealed";
     /// [`super::Claim`].
     pub const CLAIM: &str = "claim.json";
     /// [`super::Heartbeat`].

@@ -20,7 +20,7 @@ use kickwheel_artifacts::Artifacts;
 use kickwheel_pool::{LocalConfig, LocalPool, Observed, Request};
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
-    runner::{JobSpec, PROTOCOL, Program},
+    runner::{JobSpec, Network, PROTOCOL, Program},
 };
 
 const ROUNDS: u32 = 200;
@@ -82,6 +82,9 @@ async fn through_the_pool(pool: &LocalPool, round: u32) -> Duration {
         memory_bytes: None,
         log_limit_bytes: 1 << 20,
         traceparent: None,
+        network: Network::None,
+        read_only_root: false,
+        secrets: Default::default(),
     };
     let began = Instant::now();
     pool.start(&key, &spec, &Request::default()).await.expect("it starts");

@@ -20,7 +20,7 @@ use kickwheel_artifacts::Artifacts;
 use kickwheel_pool::{Capacity, LocalConfig, LocalPool, Observed, Pool, Request};
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
-    runner::{JobResult, JobSpec, PROTOCOL, ProcessStat, Program},
+    runner::{JobResult, JobSpec, Network, PROTOCOL, ProcessStat, Program},
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -189,6 +189,9 @@ pub fn script(text: &str) -> JobSpec {
         memory_bytes: None,
         log_limit_bytes: 1 << 20,
         traceparent: None,
+        network: Network::None,
+        read_only_root: false,
+        secrets: BTreeMap::new(),
     }
 }
 

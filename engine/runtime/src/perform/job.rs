@@ -11,7 +11,7 @@ use kickwheel_core::{
 use kickwheel_pool::{Observed, Request, StartError};
 use kickwheel_schemas::{
     ArtifactRef, Manifest, ManifestEntry, Millis,
-    runner::{JobEnd, JobResult, JobSpec, PROTOCOL, Program},
+    runner::{JobEnd, JobResult, JobSpec, Network, PROTOCOL, Program},
 };
 use kickwheel_store::{
     Write, fault,
@@ -302,6 +302,9 @@ fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
         memory_bytes,
         log_limit_bytes: LOG_LIMIT_BYTES,
         traceparent: attempt.traceparent.clone(),
+        network: Network::None,
+        read_only_root: false,
+        secrets: BTreeMap::new(),
     }
 }
 
