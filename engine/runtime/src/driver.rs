@@ -462,7 +462,7 @@ fn finished(shared: &Arc<Shared>, loaded: &Loaded) {
 fn seal(shared: &Arc<Shared>, loaded: &Loaded) {
     let (shared2, shard, run) = (Arc::clone(shared), loaded.row.shard, loaded.row.run);
     shared.tasks.spawn(async move {
-        let write = Write::Seal(kickwheel_store::write::Seal { shard, run });
+        let write = Write::Seal(kickwheel_store::write::Seal { shard, run, relayed: false });
         if let Err(e) = shared2.store.write(vec![write]).await {
             debug!(%run, "the journal is not sealed yet: {e}");
         }

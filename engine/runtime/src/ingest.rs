@@ -64,7 +64,7 @@ pub async fn accept(
 pub fn accepted(shared: &Shared, written: &[Written]) -> (EventKey, bool) {
     let found = written.iter().find_map(|w| match w {
         Written::Accepted { key, duplicate } => Some((*key, *duplicate)),
-        Written::Done | Written::Version { .. } => None,
+        Written::Done | Written::NotYet | Written::Version { .. } => None,
     });
     let (key, duplicate) = found.expect("the store answers an accept with its key");
     let counter = if duplicate { &shared.counters.events_duplicate } else { &shared.counters.events_accepted };

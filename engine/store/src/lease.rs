@@ -74,7 +74,8 @@ impl LeaseRequest {
     }
 }
 
-fn millis(lease: Duration) -> i64 {
+/// A lease's length, as it is added to the database's clock.
+pub fn millis(lease: Duration) -> i64 {
     i64::try_from(lease.as_millis()).unwrap_or(i64::MAX / 4)
 }
 

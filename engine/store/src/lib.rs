@@ -3,7 +3,7 @@
 //! ```text
 //!   Store::write(Vec<Write>)      one atomic unit; concurrent units share a transaction and one commit (group commit)
 //!   Store::run, events, ...       reads, on connections of their own; they never wait for the writer
-//!   Store::acquire, renew, ...    leases of shards, by the database's clock
+//!   Store::acquire, renew, ...    leases of shards and partitions, by the database's clock
 //! ```
 //!
 //! Both databases run the same statements, written once; what differs are a few named fragments in `db`. A unit that is
@@ -24,6 +24,7 @@ mod key;
 mod lease;
 mod migrate;
 mod open;
+mod partition;
 mod read;
 mod store;
 mod writer;
@@ -35,6 +36,7 @@ pub use error::{OpenError, ReadError, WriteError};
 pub use event_key::EventKey;
 pub use lease::ShardLease;
 pub use open::{DEFAULT_LEASE, DEFAULT_SHARDS, Options};
+pub use partition::PartitionLease;
 pub use store::{Health, Member, Store};
 pub use write::{Write, Written};
 

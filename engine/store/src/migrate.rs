@@ -23,12 +23,20 @@ pub struct Migration {
 }
 
 /// All that this binary knows, in order.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    number: 1,
-    name: "first_tables",
-    sqlite: include_str!("../migrations/sqlite/0001_first_tables.sql"),
-    postgres: include_str!("../migrations/postgres/0001_first_tables.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        number: 1,
+        name: "first_tables",
+        sqlite: include_str!("../migrations/sqlite/0001_first_tables.sql"),
+        postgres: include_str!("../migrations/postgres/0001_first_tables.sql"),
+    },
+    Migration {
+        number: 2,
+        name: "door_and_bus",
+        sqlite: include_str!("../migrations/sqlite/0002_door_and_bus.sql"),
+        postgres: include_str!("../migrations/postgres/0002_door_and_bus.sql"),
+    },
+];
 
 /// Serialises migrating replicas on Postgres (an arbitrary number, the same in every version), however long it takes.
 const LOCK: &str = "SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7203815)";

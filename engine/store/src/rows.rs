@@ -1,9 +1,21 @@
 //! What can be read: rows as plain structs, and the filters of listings.
+//!
+//! Where to look next: the submodules, for what concerns triggers, access, the bus and quarantine.
+
+mod access;
+mod bus;
+mod quarantine;
+mod triggers;
 
 use std::collections::BTreeMap;
 
 use kickwheel_schemas::{ArtifactRef, CloudEvent, Digest, Millis, RunId, api::RunPhase};
 use serde_json::Value;
+
+pub use access::{SealedSecretRow, SecretRow, TokenRow};
+pub use bus::{BusModeRow, PartitionRow, RelayRow, SpoolDepth, SpoolRow};
+pub use quarantine::{InputFilter, InputRow, InputState, InputSummary};
+pub use triggers::{TriggerRow, TriggerStateRow};
 
 use crate::{
     EventKey,
@@ -127,6 +139,8 @@ pub enum EventState {
     Decided,
     /// Somebody has to look at it.
     Quarantined,
+    /// Somebody looked at it and gave it up.
+    Dropped,
 }
 
 impl EventState {
@@ -136,6 +150,7 @@ impl EventState {
             Self::Undecided => "undecided",
             Self::Decided => "decided",
             Self::Quarantined => "quarantined",
+            Self::Dropped => "dropped",
         }
     }
 }
@@ -157,13 +172,13 @@ pub struct EventRow {
     pub position: u64,
     /// What became of it.
     pub state: EventState,
-    /// Why it is parked or quarantined.
+    /// Why it is parked, quarantined or dropped.
     pub reason: Option<String>,
     /// What was learnt from outside; null until it is decided.
     pub enrichment: Value,
     /// The registry's revision that it was decided by.
     pub registry_revision: Option<i64>,
-    /// When it was decided or quarantined.
+    /// When it was decided, quarantined or dropped.
     pub decided_at: Option<Millis>,
 }
 
@@ -184,6 +199,23 @@ pub struct EventFilter {
     pub since: Option<Millis>,
     /// Only events older than this one: the last of the page before.
     pub before: Option<EventKey>,
+    /// At most so many; 0 means [`DEFAULT_LIMIT`], and never more than [`MAX_LIMIT`].
+    pub limit: u32,
+}
+
+/// Which events to go through again, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventRange {
+    /// The project.
+    pub project: String,
+    /// Received at or after; none: from the first on.
+    pub since: Option<Millis>,
+    /// Received before; none: up to the last.
+    pub until: Option<Millis>,
+    /// Any of these types; empty: all.
+    pub types: Vec<String>,
+    /// Only events newer than this one: the last of the page before.
+    pub after: Option<EventKey>,
     /// At most so many; 0 means [`DEFAULT_LIMIT`], and never more than [`MAX_LIMIT`].
     pub limit: u32,
 }
@@ -357,4 +389,6 @@ pub struct Counts {
     pub quarantined: u64,
     /// Inputs that wait for their runs.
     pub inbox: u64,
+    /// Inputs that could not become events and that somebody has to look at.
+    pub held: u64,
 }

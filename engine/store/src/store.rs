@@ -6,11 +6,12 @@ use kickwheel_schemas::Millis;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    OpenError, Options, ShardLease, Write, WriteError, Written,
+    OpenError, Options, PartitionLease, ShardLease, Write, WriteError, Written,
     db::Readers,
     lease::{LeaseRequest, create_shards},
     migrate::migrate,
     open::Target,
+    partition::PartitionRequest,
     writer::{Job, QUEUE, Unit, Writer},
 };
 
@@ -117,6 +118,34 @@ impl Store {
 
     async fn lease(&self, request: LeaseRequest) -> Result<Vec<ShardLease>, WriteError> {
         self.ask(|reply| Job::Lease(request, reply)).await
+    }
+
+    /// Takes up to `limit` partitions of a topic that are free or whose lease has ended, raising their epochs; gives those
+    /// that it took, with where to read on. Stopped ones are never taken. `exclusive` as for [`Store::acquire`].
+    pub async fn acquire_partitions(
+        &self,
+        topic: &str,
+        owner: &str,
+        limit: u32,
+        lease: Duration,
+        exclusive: bool,
+    ) -> Result<Vec<PartitionLease>, WriteError> {
+        let (topic, owner) = (topic.to_owned(), owner.to_owned());
+        self.lease_partitions(PartitionRequest::Acquire { topic, owner, limit, lease, exclusive }).await
+    }
+
+    /// Extends the leases of `owner` on partitions of all topics; gives those that it still has.
+    pub async fn renew_partitions(&self, owner: &str, lease: Duration) -> Result<Vec<PartitionLease>, WriteError> {
+        self.lease_partitions(PartitionRequest::Renew { owner: owner.to_owned(), lease }).await
+    }
+
+    /// Gives up all partitions of `owner`.
+    pub async fn release_partitions(&self, owner: &str) -> Result<(), WriteError> {
+        self.lease_partitions(PartitionRequest::Release { owner: owner.to_owned() }).await.map(drop)
+    }
+
+    async fn lease_partitions(&self, request: PartitionRequest) -> Result<Vec<PartitionLease>, WriteError> {
+        self.ask(|reply| Job::Partitions(request, reply)).await
     }
 
     async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T, WriteError>>) -> Job) -> Result<T, WriteError> {

@@ -2,11 +2,26 @@
 //!
 //! Each variant of [`Write`] carries a plain struct. A `Vec<Write>` is one unit: all of it is written, in order, or
 //! nothing. What each does to the tables is in `apply`.
+//!
+//! Where to look next: the submodules, for what concerns triggers, access, the bus and quarantine.
+
+mod access;
+mod bus;
+mod quarantine;
+mod triggers;
 
 use std::collections::BTreeMap;
 
 use kickwheel_schemas::{ArtifactRef, CloudEvent, Digest, Millis, RunId, TaskKey, api::RunPhase};
 use serde_json::Value;
+
+pub use access::{PutSecret, PutToken, RevokeToken, SecretStamp};
+pub use bus::{
+    AddPartitions, BusMode, MoveOffset, MoveRelay, RemovePartitions, ResetPartition, SetBusMode, Spool, StopPartition,
+    Unspool,
+};
+pub use quarantine::{DropEvent, PutQuarantine, Requeue, Resolution, ResolveQuarantine};
+pub use triggers::{PutTrigger, PutTriggerState, SetTriggerPaused};
 
 use crate::EventKey;
 
@@ -36,7 +51,8 @@ pub enum Write {
     InboxDone(InboxDone),
     /// Replaces a run's snapshot. Snapshots are disposable.
     Snapshot(Snapshot),
-    /// Moves the journal of a finished run into one compressed row. Sealing twice changes nothing.
+    /// Moves the journal of a finished run into one compressed row. Sealing twice changes nothing. Answered by
+    /// [`Written::NotYet`] if the relay has still to read it.
     Seal(Seal),
     /// Registers a version of a model and may move a stage. Answered by [`Written::Version`].
     RegisterModel(RegisterModel),
@@ -44,6 +60,9 @@ pub enum Write {
     PublishDataset(PublishDataset),
     /// Remembers a task's output under its content key. The first writer wins.
     CachePut(CachePut),
+    /// Remembers a task's output in place of another whose bytes are gone. If yet another task's is there by now, that
+    /// one stays: somebody was faster.
+    CacheReplace(CacheReplace),
     /// Remembers how a task's content key was made up and whether it hit.
     CacheRecord(CacheRecord),
     /// Keeps a compiled workflow. The first writer wins: plans are named by their digest.
@@ -70,6 +89,52 @@ pub enum Write {
     SetMeta(SetMeta),
     /// Forgets identities of events that were seen before a time, at most [`FORGET_LIMIT`] of them.
     ForgetSeen(ForgetSeen),
+    /// Makes a trigger, or changes it. Whether it is paused stays; its state goes if it is of another kind now.
+    PutTrigger(PutTrigger),
+    /// Removes a trigger and its state.
+    RemoveTrigger(RemoveNamed),
+    /// Pauses or resumes a trigger. `Stale` if there is none.
+    SetTriggerPaused(SetTriggerPaused),
+    /// Moves a trigger's state on: a cron cursor, what a poller saw last. Another version than expected is `Stale`. There
+    /// need be no trigger of that name: `on.cron` of a workflow has a cursor too.
+    PutTriggerState(PutTriggerState),
+    /// Makes a secret, or replaces it.
+    PutSecret(PutSecret),
+    /// Removes a secret.
+    RemoveSecret(RemoveNamed),
+    /// Makes a token. The same one again changes nothing; an id or a hash that another token has is `Stale`.
+    PutToken(PutToken),
+    /// Ends a token before its time; the first revocation stays. `Stale` if there is no such token.
+    RevokeToken(RevokeToken),
+    /// Puts an event into the spool. Ingress is `Stale` while the mode is `direct`, unless an earlier write of the unit
+    /// sets it. Inserting the same key again changes nothing.
+    Spool(Spool),
+    /// Says which way ingress takes. `Stale` if it is to be direct while ingress is left in the spool.
+    SetBusMode(SetBusMode),
+    /// Takes events out of the spool.
+    Unspool(Unspool),
+    /// Gets to know partitions of a topic. Those that are known stay as they are.
+    AddPartitions(AddPartitions),
+    /// Moves a partition's offset on, in the unit of what was read from there. Another epoch, another offset than
+    /// expected, or a stopped partition is `Stale`: read its row again, and seek to it if it is still ours.
+    MoveOffset(MoveOffset),
+    /// Stops reading a partition until somebody resets it, and gives it up. Another epoch is `Stale`.
+    StopPartition(StopPartition),
+    /// Says where a partition is read on, whoever owns it: raises the epoch, frees it, and clears why it was stopped. A
+    /// partition that is not known is added.
+    ResetPartition(ResetPartition),
+    /// Forgets all partitions of a topic.
+    RemovePartitions(RemovePartitions),
+    /// Moves a shard's relay cursor on, under the shard's epoch. A cursor that stands elsewhere is `Stale`.
+    MoveRelay(MoveRelay),
+    /// Keeps input that could not become an event. Inserting the same id again changes nothing.
+    PutQuarantine(PutQuarantine),
+    /// Says what was done about a quarantined input. `Stale` if it is not held any more.
+    ResolveQuarantine(ResolveQuarantine),
+    /// Puts a quarantined event back to the end of its lane, undecided. `Stale` if it is not quarantined.
+    Requeue(Requeue),
+    /// Gives a quarantined event up. `Stale` if it is not quarantined.
+    DropEvent(DropEvent),
 }
 
 /// How many identities one [`Write::ForgetSeen`] removes at most, so that it never holds up the writer.
@@ -80,6 +145,8 @@ pub const FORGET_LIMIT: i64 = 5_000;
 pub enum Written {
     /// It is done.
     Done,
+    /// It has to wait for something else first; nothing was changed. Ask again later.
+    NotYet,
     /// The event is durable.
     Accepted {
         /// Its key: that of the first receipt, if this one is a duplicate.
@@ -316,6 +383,8 @@ pub struct Seal {
     pub shard: u32,
     /// The run; it must have ended.
     pub run: RunId,
+    /// The journal is relayed to the bus: leave the run alone until the shard's cursor has passed its newest event.
+    pub relayed: bool,
 }
 
 /// See [`Write::RegisterModel`].
@@ -371,6 +440,15 @@ pub struct CachePut {
     pub output: Value,
     /// When.
     pub at: Millis,
+}
+
+/// See [`Write::CacheReplace`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct CacheReplace {
+    /// What is to be remembered.
+    pub put: CachePut,
+    /// The task whose output is to go, as [`crate::rows::CacheRow::task`] names it.
+    pub expected_task: String,
 }
 
 /// See [`Write::CacheRecord`].
@@ -474,9 +552,13 @@ pub struct PutRepo {
     pub hook: bool,
     /// Why the last fetch failed; none when it worked.
     pub reason: Option<String>,
+    /// Name of the secret that holds its credentials.
+    pub secret: Option<String>,
+    /// How often its heads are looked at, in milliseconds; none: as often as the setting says.
+    pub poll_ms: Option<u64>,
 }
 
-/// See [`Write::RemoveRepo`] and [`Write::RemoveWatch`].
+/// See [`Write::RemoveRepo`], [`Write::RemoveWatch`], [`Write::RemoveTrigger`] and [`Write::RemoveSecret`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RemoveNamed {
     /// The project.

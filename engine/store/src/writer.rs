@@ -24,6 +24,7 @@ use crate::{
     fault,
     lease::{LeaseRequest, ShardLease},
     open::{FileIdentity, Target},
+    partition::{PartitionLease, PartitionRequest},
     store::Health,
 };
 
@@ -50,8 +51,10 @@ pub type Answer = Result<Vec<Written>, WriteError>;
 pub enum Job {
     /// Write a unit.
     Unit(Unit),
-    /// Change leases.
+    /// Change leases of shards.
     Lease(LeaseRequest, oneshot::Sender<Result<Vec<ShardLease>, WriteError>>),
+    /// Change leases of partitions.
+    Partitions(PartitionRequest, oneshot::Sender<Result<Vec<PartitionLease>, WriteError>>),
     /// Finish what came before, then stop.
     Close(oneshot::Sender<()>),
     /// Run a statement outside any transaction, for tests of what this connection meets.
@@ -155,6 +158,11 @@ impl Writer {
                 Job::Lease(request, reply) => {
                     self.write_batch(std::mem::take(&mut units)).await;
                     let answer = self.lease(&request).await;
+                    let _ = reply.send(answer);
+                }
+                Job::Partitions(request, reply) => {
+                    self.write_batch(std::mem::take(&mut units)).await;
+                    let answer = self.lease_partitions(&request).await;
                     let _ = reply.send(answer);
                 }
                 Job::Close(closed) => {
@@ -312,6 +320,17 @@ impl Writer {
     }
 
     async fn lease(&mut self, request: &LeaseRequest) -> Result<Vec<ShardLease>, WriteError> {
+        let applied = request.apply(self.begin_alone().await?).await;
+        self.end_alone(applied).await
+    }
+
+    async fn lease_partitions(&mut self, request: &PartitionRequest) -> Result<Vec<PartitionLease>, WriteError> {
+        let applied = request.apply(self.begin_alone().await?).await;
+        self.end_alone(applied).await
+    }
+
+    /// Begins a transaction that holds no units.
+    async fn begin_alone(&mut self) -> Result<&mut Conn, WriteError> {
         self.connect().await.map_err(|reason| WriteError::Unavailable { reason })?;
         let conn = self.conn.as_mut().expect("connected before");
         if let Err(error) = conn.begin().await {
@@ -319,11 +338,17 @@ impl Writer {
             self.lost(&reason).await;
             return Err(WriteError::Unavailable { reason });
         }
-        let failed = match request.apply(conn).await {
-            Ok(leases) => match conn.commit().await {
+        Ok(self.conn.as_mut().expect("connected before"))
+    }
+
+    /// Commits it, or leaves nothing behind.
+    async fn end_alone<T>(&mut self, applied: Result<T, sqlx::Error>) -> Result<T, WriteError> {
+        let conn = self.conn.as_mut().expect("began on it");
+        let failed = match applied {
+            Ok(answer) => match conn.commit().await {
                 Ok(()) => {
                     self.resumed();
-                    return Ok(leases);
+                    return Ok(answer);
                 }
                 Err(error) => commit_failed(&error),
             },

@@ -130,6 +130,8 @@ impl Engine {
             default_branch: head.as_ref().map(|h| h.branch.clone()),
             hook: false,
             reason: None,
+            secret: None,
+            poll_ms: None,
         };
         let mut writes = vec![Write::PutRepo(row.clone())];
         let mut entries = Vec::new();

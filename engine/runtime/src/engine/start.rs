@@ -260,7 +260,7 @@ async fn housekeeping(shared: Arc<Shared>) {
         let before = Millis(Millis::now().0 - i64::try_from(SEEN_MS).unwrap_or(0));
         let mut writes = vec![Write::ForgetSeen(ForgetSeen { before })];
         if let Ok(rows) = shared.store.unsealed_finished(SEAL_LIMIT).await {
-            writes.extend(rows.iter().map(|r| Write::Seal(Seal { shard: r.shard, run: r.run })));
+            writes.extend(rows.iter().map(|r| Write::Seal(Seal { shard: r.shard, run: r.run, relayed: false })));
         }
         for write in writes {
             if let Err(e) = shared.store.write(vec![write]).await {

@@ -4,8 +4,8 @@ use super::{Applied, Tx, stale};
 use crate::{
     db::Arg,
     write::{
-        CachePut, CacheRecord, PutPlan, PutRegistry, PutRepo, PutWatch, RemoveNamed, Report, ReportDone, ReportRetry,
-        SetMeta, SetPaused,
+        CachePut, CacheRecord, CacheReplace, PutPlan, PutRegistry, PutRepo, PutWatch, RemoveNamed, Report, ReportDone,
+        ReportRetry, SetMeta, SetPaused,
     },
 };
 
@@ -22,6 +22,28 @@ pub async fn cache_put(tx: &mut Tx<'_>, put: &CachePut) -> Applied<()> {
                 Arg::show(&put.task),
                 Arg::json(&put.output),
                 put.at.into(),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Remembers an output in place of another whose bytes are gone.
+pub async fn cache_replace(tx: &mut Tx<'_>, replace: &CacheReplace) -> Applied<()> {
+    let put = &replace.put;
+    tx.conn
+        .execute(
+            "INSERT INTO cache (project, scope, key, task, output, at) VALUES ($1, $2, $3, $4, $5, $6) \
+             ON CONFLICT (project, scope, key) DO UPDATE SET task = excluded.task, output = excluded.output, \
+             at = excluded.at WHERE cache.task = $7",
+            [
+                (&put.project).into(),
+                (&put.scope).into(),
+                (&put.key).into(),
+                Arg::show(&put.task),
+                Arg::json(&put.output),
+                put.at.into(),
+                (&replace.expected_task).into(),
             ],
         )
         .await?;
@@ -112,9 +134,10 @@ pub async fn set_paused(tx: &mut Tx<'_>, set: &SetPaused) -> Applied<()> {
 pub async fn put_repo(tx: &mut Tx<'_>, repo: &PutRepo) -> Applied<()> {
     tx.conn
         .execute(
-            "INSERT INTO repos (project, name, url, default_branch, hook, reason) VALUES ($1, $2, $3, $4, $5, $6) \
-             ON CONFLICT (project, name) DO UPDATE SET url = excluded.url, default_branch = excluded.default_branch, \
-             hook = excluded.hook, reason = excluded.reason",
+            "INSERT INTO repos (project, name, url, default_branch, hook, reason, secret, poll_ms) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (project, name) DO UPDATE SET url = excluded.url, \
+             default_branch = excluded.default_branch, hook = excluded.hook, reason = excluded.reason, \
+             secret = excluded.secret, poll_ms = excluded.poll_ms",
             [
                 (&repo.project).into(),
                 (&repo.name).into(),
@@ -122,6 +145,8 @@ pub async fn put_repo(tx: &mut Tx<'_>, repo: &PutRepo) -> Applied<()> {
                 (&repo.default_branch).into(),
                 repo.hook.into(),
                 (&repo.reason).into(),
+                (&repo.secret).into(),
+                Arg::Int(repo.poll_ms.map(|ms| ms as i64)),
             ],
         )
         .await?;

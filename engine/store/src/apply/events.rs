@@ -3,6 +3,7 @@
 //! Accept and decide lock the same row, the lane's; so positions have no gaps, and the first undecided event is known
 //! without a search.
 
+use kickwheel_schemas::Millis;
 use serde_json::json;
 
 use super::{Applied, Tx, stale};
@@ -33,12 +34,8 @@ async fn take_identity(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Option<Event
     Ok(Some(row.ok_or_else(|| stale("the identity was being forgotten"))?.parse("event_key")?))
 }
 
-/// Makes an event durable at the end of its lane.
-pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
-    if let Some(first) = take_identity(tx, accept).await? {
-        return Ok(Written::Accepted { key: first, duplicate: true });
-    }
-    let lane = key::lane_key(&accept.project, &accept.event.source, accept.event.subject.as_deref());
+/// Takes the place at the end of a lane. If the lane was empty, its new first event is due at once.
+pub(super) async fn take_position(tx: &mut Tx<'_>, lane: &str, project: &str, due: Millis) -> Applied<i64> {
     let row = tx
         .conn
         .fetch_one(
@@ -46,11 +43,21 @@ pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
              ON CONFLICT (lane) DO UPDATE SET next_position = lanes.next_position + 1, \
              due = CASE WHEN lanes.head = lanes.next_position THEN excluded.due ELSE lanes.due END \
              RETURNING next_position",
-            [lane.as_str().into(), (&accept.project).into(), accept.received_at.into()],
+            [lane.into(), project.into(), due.into()],
         )
         .await?
         .ok_or_else(|| stale("the lane gave no position"))?;
-    tx.gathered.deferred.event(accept, &lane, row.int("next_position")? - 1, None);
+    Ok(row.int("next_position")? - 1)
+}
+
+/// Makes an event durable at the end of its lane.
+pub async fn accept(tx: &mut Tx<'_>, accept: &Accept) -> Applied<Written> {
+    if let Some(first) = take_identity(tx, accept).await? {
+        return Ok(Written::Accepted { key: first, duplicate: true });
+    }
+    let lane = key::lane_key(&accept.project, &accept.event.source, accept.event.subject.as_deref());
+    let position = take_position(tx, &lane, &accept.project, accept.received_at).await?;
+    tx.gathered.deferred.event(accept, &lane, position, None);
     Ok(Written::Accepted { key: accept.key, duplicate: false })
 }
 
@@ -111,7 +118,7 @@ async fn lock_first(tx: &mut Tx<'_>, key: EventKey) -> Applied<First> {
 }
 
 /// Takes the first event out of its lane; the next one is due at once.
-async fn advance(tx: &mut Tx<'_>, first: &First, at: kickwheel_schemas::Millis) -> Applied<()> {
+async fn advance(tx: &mut Tx<'_>, first: &First, at: Millis) -> Applied<()> {
     tx.conn
         .execute(
             "DELETE FROM undecided WHERE lane = $1 AND position = $2",

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::{Applied, Tx, deferred::Deferred, invalid, stale};
 use crate::{
-    WriteError,
+    WriteError, Written,
     db::{Arg, Conn},
     key,
     read::{JOURNAL, sealed},
@@ -350,7 +350,7 @@ pub async fn snapshot(tx: &mut Tx<'_>, snapshot: &Snapshot) -> Applied<()> {
 }
 
 /// Moves the journal of an ended run into one compressed row.
-pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<()> {
+pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<Written> {
     let name = || [Arg::from(seal.shard), Arg::show(seal.run)];
     let row = tx
         .conn
@@ -361,12 +361,16 @@ pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<()> {
         .await?
         .ok_or_else(|| invalid(format!("run {} does not exist in shard {}", seal.run, seal.shard)))?;
     if row.flag("sealed")? {
-        return Ok(());
+        return Ok(Written::Done);
     }
     if row.opt_int("ended_at")?.is_none() {
         return Err(invalid(format!("run {} has not ended and cannot be sealed", seal.run)));
     }
-    let chain = [seal.shard.into(), Arg::Int(row.opt_int("last_event")?), Arg::from(0_u64)];
+    let newest = row.opt_int("last_event")?;
+    if seal.relayed && newest > Some(relay_cursor(tx, seal.shard).await?) {
+        return Ok(Written::NotYet);
+    }
+    let chain = [seal.shard.into(), Arg::Int(newest), Arg::from(0_u64)];
     let links = tx.conn.fetch(JOURNAL, chain).await?;
     let events = links.iter().map(sealed::journal_row).collect::<Result<Vec<_>, _>>()?;
     let count = row.uint("next_seq")?;
@@ -387,5 +391,11 @@ pub async fn seal(tx: &mut Tx<'_>, seal: Seal) -> Applied<()> {
         .await?;
     tx.conn.execute("DELETE FROM snapshots WHERE shard = $1 AND run = $2", name()).await?;
     tx.conn.execute("UPDATE runs SET sealed = 1 WHERE shard = $1 AND run = $2", name()).await?;
-    Ok(())
+    Ok(Written::Done)
+}
+
+/// The last place of a shard that was relayed. It only ever moves on, so reading it without a lock is safe.
+async fn relay_cursor(tx: &mut Tx<'_>, shard: u32) -> Applied<i64> {
+    let row = tx.conn.fetch_one("SELECT shard_seq FROM relay_cursors WHERE shard = $1", [Arg::from(shard)]).await?;
+    Ok(row.map_or(Ok(0), |row| row.int("shard_seq"))?)
 }

@@ -6,11 +6,15 @@
 //!
 //! Deliberately absent: transactions, savepoints and retries, which are the `writer`'s.
 
+mod access;
 mod assets;
+mod bus;
 mod catalog;
 mod deferred;
 mod events;
 mod journal;
+mod quarantine;
+mod triggers;
 
 use kickwheel_schemas::RunId;
 
@@ -112,6 +116,7 @@ fn touched_run(write: &Write) -> Option<RunId> {
         | Write::RegisterModel(_)
         | Write::PublishDataset(_)
         | Write::CachePut(_)
+        | Write::CacheReplace(_)
         | Write::CacheRecord(_)
         | Write::PutPlan(_)
         | Write::PutRegistry(_)
@@ -124,7 +129,28 @@ fn touched_run(write: &Write) -> Option<RunId> {
         | Write::ReportDone(_)
         | Write::ReportRetry(_)
         | Write::SetMeta(_)
-        | Write::ForgetSeen(_) => None,
+        | Write::ForgetSeen(_)
+        | Write::PutTrigger(_)
+        | Write::RemoveTrigger(_)
+        | Write::SetTriggerPaused(_)
+        | Write::PutTriggerState(_)
+        | Write::PutSecret(_)
+        | Write::RemoveSecret(_)
+        | Write::PutToken(_)
+        | Write::RevokeToken(_)
+        | Write::Spool(_)
+        | Write::SetBusMode(_)
+        | Write::Unspool(_)
+        | Write::AddPartitions(_)
+        | Write::MoveOffset(_)
+        | Write::StopPartition(_)
+        | Write::ResetPartition(_)
+        | Write::RemovePartitions(_)
+        | Write::MoveRelay(_)
+        | Write::PutQuarantine(_)
+        | Write::ResolveQuarantine(_)
+        | Write::Requeue(_)
+        | Write::DropEvent(_) => None,
     }
 }
 
@@ -135,7 +161,7 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::Inbox(w) => journal::inbox(tx, w).await?,
         Write::InboxDone(w) => journal::inbox_done(tx, w).await?,
         Write::Snapshot(w) => journal::snapshot(tx, w).await?,
-        Write::Seal(w) => journal::seal(tx, *w).await?,
+        Write::Seal(w) => return journal::seal(tx, *w).await,
         Write::Accept(w) => return events::accept(tx, w).await,
         Write::Decide(w) => events::decide(tx, w).await?,
         Write::Park(w) => events::park(tx, w).await?,
@@ -146,6 +172,7 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::RegisterModel(w) => return assets::register_model(tx, w).await,
         Write::PublishDataset(w) => return assets::publish_dataset(tx, w).await,
         Write::CachePut(w) => catalog::cache_put(tx, w).await?,
+        Write::CacheReplace(w) => catalog::cache_replace(tx, w).await?,
         Write::CacheRecord(w) => catalog::cache_record(tx, w).await?,
         Write::PutPlan(w) => catalog::put_plan(tx, w).await?,
         Write::PutRegistry(w) => catalog::put_registry(tx, w).await?,
@@ -158,6 +185,27 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::ReportDone(w) => catalog::report_done(tx, *w).await?,
         Write::ReportRetry(w) => catalog::report_retry(tx, w).await?,
         Write::SetMeta(w) => catalog::set_meta(tx, w).await?,
+        Write::PutTrigger(w) => triggers::put_trigger(tx, w).await?,
+        Write::RemoveTrigger(w) => triggers::remove_trigger(tx, w).await?,
+        Write::SetTriggerPaused(w) => triggers::set_trigger_paused(tx, w).await?,
+        Write::PutTriggerState(w) => triggers::put_trigger_state(tx, w).await?,
+        Write::PutSecret(w) => access::put_secret(tx, w).await?,
+        Write::RemoveSecret(w) => access::remove_secret(tx, w).await?,
+        Write::PutToken(w) => access::put_token(tx, w).await?,
+        Write::RevokeToken(w) => access::revoke_token(tx, w).await?,
+        Write::Spool(w) => bus::spool(tx, w).await?,
+        Write::SetBusMode(w) => bus::set_bus_mode(tx, *w).await?,
+        Write::Unspool(w) => bus::unspool(tx, w).await?,
+        Write::AddPartitions(w) => bus::add_partitions(tx, w).await?,
+        Write::MoveOffset(w) => bus::move_offset(tx, w).await?,
+        Write::StopPartition(w) => bus::stop_partition(tx, w).await?,
+        Write::ResetPartition(w) => bus::reset_partition(tx, w).await?,
+        Write::RemovePartitions(w) => bus::remove_partitions(tx, w).await?,
+        Write::MoveRelay(w) => bus::move_relay(tx, *w).await?,
+        Write::PutQuarantine(w) => quarantine::put(tx, w).await?,
+        Write::ResolveQuarantine(w) => quarantine::resolve(tx, w).await?,
+        Write::Requeue(w) => quarantine::requeue(tx, *w).await?,
+        Write::DropEvent(w) => quarantine::drop_event(tx, w).await?,
     }
     Ok(Written::Done)
 }

@@ -31,6 +31,8 @@ fn repo_row(row: &Row) -> Result<RepoRow> {
         default_branch: row.opt_text("default_branch")?,
         hook: row.flag("hook")?,
         reason: row.opt_text("reason")?,
+        secret: row.opt_text("secret")?,
+        poll_ms: row.opt_int("poll_ms")?.map(|ms| ms.max(0) as u64),
     })
 }
 
@@ -90,15 +92,16 @@ impl Store {
 
     /// Bound repositories by project and name; of all projects if none is given.
     pub async fn repos(&self, project: Option<&str>) -> std::result::Result<Vec<RepoRow>, ReadError> {
-        let sql = "SELECT project, name, url, default_branch, hook, reason FROM repos WHERE $1 = '' OR project = $1 \
-                   ORDER BY project, name";
+        let sql = "SELECT project, name, url, default_branch, hook, reason, secret, poll_ms FROM repos \
+                   WHERE $1 = '' OR project = $1 ORDER BY project, name";
         let rows = self.readers().fetch(sql, [Arg::from(project.unwrap_or_default())]).await?;
         Ok(rows.iter().map(repo_row).collect::<Result<_>>()?)
     }
 
     /// A bound repository.
     pub async fn repo(&self, project: &str, name: &str) -> std::result::Result<Option<RepoRow>, ReadError> {
-        let sql = "SELECT project, name, url, default_branch, hook, reason FROM repos WHERE project = $1 AND name = $2";
+        let sql = "SELECT project, name, url, default_branch, hook, reason, secret, poll_ms FROM repos \
+                   WHERE project = $1 AND name = $2";
         let row = self.readers().fetch_one(sql, [project.into(), name.into()]).await?;
         Ok(row.as_ref().map(repo_row).transpose()?)
     }

@@ -7,7 +7,7 @@ use crate::{
     EventKey, ReadError, Store,
     db::{Arg, Result, Row, undecodable},
     key,
-    rows::{EventFilter, EventRow, EventState, RefHead, StoredDecision, TransitionRow},
+    rows::{EventFilter, EventRange, EventRow, EventState, RefHead, StoredDecision, TransitionRow},
 };
 
 /// A statement that reads [`EventRow`]s. Statements are constants, and only a macro puts constants together.
@@ -21,7 +21,8 @@ macro_rules! event_where {
     };
 }
 
-const STATES: [EventState; 3] = [EventState::Undecided, EventState::Decided, EventState::Quarantined];
+const STATES: [EventState; 4] =
+    [EventState::Undecided, EventState::Decided, EventState::Quarantined, EventState::Dropped];
 
 fn event_row(row: &Row) -> Result<EventRow> {
     let state = row.text("state")?;
@@ -109,6 +110,18 @@ impl Store {
             query.condition(&format!("state = '{}'", state.as_str()));
         }
         let (sql, args) = query.finish("event_key DESC", filter.limit);
+        event_rows(self.readers().fetch_text(sql, args).await?)
+    }
+
+    /// Events of a project in the order of their receipt, oldest first, whatever became of them.
+    pub async fn events_in(&self, range: &EventRange) -> std::result::Result<Vec<EventRow>, ReadError> {
+        let mut query = Query::new(event_where!(""));
+        query.compare("project =", Some(Arg::from(&range.project)));
+        query.compare("received_at >=", range.since.map(Arg::from));
+        query.compare("received_at <", range.until.map(Arg::from));
+        query.compare("event_key >", range.after.map(Arg::show));
+        query.one_of("type", range.types.iter().map(Arg::from));
+        let (sql, args) = query.finish("event_key", range.limit);
         event_rows(self.readers().fetch_text(sql, args).await?)
     }
 

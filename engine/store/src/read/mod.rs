@@ -1,13 +1,19 @@
 //! Reads, by subject. Each is one statement on a connection of its own, so it sees one moment and never waits for the
 //! writer.
 
+mod access;
 mod assets;
+mod bus;
 mod catalog;
 mod events;
+mod quarantine;
 mod runs;
 pub mod sealed;
+mod triggers;
 
 use std::borrow::Cow;
+
+pub use bus::partition_of;
 
 use crate::{
     db::Arg,
@@ -45,6 +51,16 @@ impl Query {
             self.args.push(value);
             let text = format!("{column_and_operator} ${}", self.args.len());
             self.condition(&text);
+        }
+    }
+
+    /// Adds `column IN ($n, …)`, when there are values.
+    fn one_of(&mut self, column: &'static str, values: impl IntoIterator<Item = Arg>) {
+        let first = self.args.len() + 1;
+        self.args.extend(values);
+        if self.args.len() >= first {
+            let places: Vec<_> = (first..=self.args.len()).map(|n| format!("${n}")).collect();
+            self.condition(&format!("{column} IN ({})", places.join(", ")));
         }
     }
 

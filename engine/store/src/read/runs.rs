@@ -235,6 +235,16 @@ impl Store {
         run_rows(self.readers().fetch(sql, [Arg::from(bounded(limit))]).await?)
     }
 
+    /// Like [`Store::unsealed_finished`], but only runs whose whole journal was relayed.
+    pub async fn unsealed_relayed(&self, limit: u32) -> std::result::Result<Vec<RunRow>, ReadError> {
+        let sql = run_where!(
+            "WHERE ended_at IS NOT NULL AND sealed = 0 AND coalesce(last_event, 0) <= \
+             coalesce((SELECT shard_seq FROM relay_cursors WHERE relay_cursors.shard = runs.shard), 0) \
+             ORDER BY ended_at LIMIT $1"
+        );
+        run_rows(self.readers().fetch(sql, [Arg::from(bounded(limit))]).await?)
+    }
+
     /// Inputs that wait for runs of a shard, oldest first.
     pub async fn inbox(&self, shard: u32, limit: u32) -> std::result::Result<Vec<InboxRow>, ReadError> {
         let sql =
@@ -258,12 +268,14 @@ impl Store {
         }
         let sql = "SELECT (SELECT count(*) FROM undecided) AS undecided, \
                    (SELECT count(*) FROM events WHERE state = 'quarantined') AS quarantined, \
-                   (SELECT count(*) FROM inbox) AS inbox";
+                   (SELECT count(*) FROM inbox) AS inbox, \
+                   (SELECT count(*) FROM quarantine WHERE state = 'held') AS held";
         let mut counts = Counts { live_runs, ..Counts::default() };
         if let Some(row) = self.readers().fetch_one(sql, []).await? {
             counts.undecided = row.uint("undecided")?;
             counts.quarantined = row.uint("quarantined")?;
             counts.inbox = row.uint("inbox")?;
+            counts.held = row.uint("held")?;
         }
         Ok(counts)
     }

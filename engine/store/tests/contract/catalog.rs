@@ -32,6 +32,8 @@ pub async fn named_things_are_put_replaced_and_removed(fixture: Fixture) {
         default_branch: None,
         hook: true,
         reason: Some("away".into()),
+        secret: None,
+        poll_ms: None,
     };
     store.write(vec![Write::PutRepo(repo.clone())]).await.unwrap();
     assert_eq!(store.repo(PROJECT, "churn").await.unwrap(), Some(repo.clone()));

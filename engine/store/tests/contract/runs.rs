@@ -113,7 +113,7 @@ pub async fn a_sealed_journal_reads_the_same(fixture: Fixture) {
     let (store, lease) = fixture.owned().await;
     let run = started(&store, lease, "e").await;
     let other = started(&store, lease, "other").await;
-    let seal = || vec![Write::Seal(write::Seal { shard: lease.shard, run })];
+    let seal = || vec![Write::Seal(write::Seal { shard: lease.shard, run, relayed: false })];
     assert!(matches!(store.write(seal()).await, Err(kickwheel_store::WriteError::Invalid { .. })));
     let snapshot = write::Snapshot { shard: lease.shard, run, seq: 1, body: vec![1, 2] };
     store.write(vec![Write::Snapshot(snapshot)]).await.unwrap();
