@@ -29,7 +29,8 @@ use std::{
 use kickwheel_artifacts::Attempts;
 use kickwheel_schemas::{
     AttemptKey, Millis,
-    runner::{AgentReply, AgentRequest, PROTOCOL, RunnerExit, file},
+    runner::{AgentReply, AgentRequest, Claim, PROTOCOL, RunnerExit, file},
+    sealed::memory_folder,
 };
 use rustix::fs::{FlockOperation, OFlags};
 use tokio::{
@@ -37,7 +38,10 @@ use tokio::{
     net::{UnixListener, UnixStream},
 };
 
-use crate::options::{Agent as Options, AgentMode};
+use crate::{
+    options::{Agent as Options, AgentMode},
+    secrets,
+};
 
 /// Longest request, in bytes.
 const REQUEST_LIMIT: u64 = 64 * 1024;
@@ -267,6 +271,9 @@ impl Agent {
         let (agent, attempt) = (self.clone(), attempt.to_owned());
         tokio::spawn(async move {
             let status = child.wait().await;
+            if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {
+                agent.discard_secrets(&attempt, pid).await;
+            }
             agent.running().remove(&attempt);
             let message = match status {
                 // A result was written, or another runner has the claim.
@@ -277,6 +284,15 @@ impl Agent {
             agent.note_exit(&attempt, pid, message).await;
         });
         Ok(pid)
+    }
+
+    /// Removes what a killed runner left in memory. Only one that had the claim laid anything out.
+    async fn discard_secrets(&self, attempt: &str, pid: u32) {
+        if let Ok(Some(claim)) = self.attempts.get::<Claim>(attempt).await
+            && claim.pid == pid
+        {
+            secrets::discard(&memory_folder(Path::new(secrets::MEMORY), &self.attempts.folder().join(attempt)));
+        }
     }
 
     /// Tells the pool at once what it would find out later. The runner's own explanation, if it left one, stays.

@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -32,7 +32,7 @@ use crate::{
     metrics::Metrics,
     options,
     outputs::{self, OutputsError, STORE_PATIENCE, STORE_RETRY},
-    process,
+    process, secrets,
     setup::{self, Layout},
 };
 
@@ -47,8 +47,29 @@ pub struct Attempt {
     pub name: String,
     /// What is to be done.
     pub spec: JobSpec,
-    /// Where a group for a memory limit may be made.
-    pub cgroup: Option<PathBuf>,
+    /// How its memory can be limited.
+    pub memory: options::Memory,
+    /// A folder in memory, below which its secrets are laid out.
+    pub secrets: PathBuf,
+    /// Opens them, and signs the result.
+    pub credential: String,
+}
+
+/// Where inputs come from and where outputs go: one store, except in a container.
+struct Stores {
+    inputs: Artifacts,
+    outputs: Artifacts,
+}
+
+impl Stores {
+    fn open(inputs: &Path, outputs: Option<&Path>) -> Result<Self, String> {
+        let inputs = Artifacts::local(inputs).map_err(|error| error.to_string())?;
+        let outputs = match outputs {
+            Some(outputs) => Artifacts::local(outputs).map_err(|error| error.to_string())?,
+            None => inputs.clone(),
+        };
+        Ok(Self { inputs, outputs })
+    }
 }
 
 /// What will be written, before it is signed.
@@ -83,12 +104,13 @@ pub async fn run(options: options::Run) -> Result<(), String> {
         ));
     }
     let Some(claimed) = claim::take(&attempts, &name, &spec).await? else { return Ok(()) };
-    let attempt = Attempt { attempts, name, spec, cgroup: options.cgroup };
+    let Claimed { credential, nonce } = claimed;
+    let attempt = Attempt { attempts, name, spec, memory: options.memory, secrets: options.secrets, credential };
     let layout = Layout::of(&folder);
     let log = Log::open(&folder.join(file::LOG)).map_err(|error| format!("open the log: {error}"));
-    let artifacts = Artifacts::local(options.artifacts).map_err(|error| error.to_string());
-    let outcome = match (log, artifacts) {
-        (Ok(log), Ok(artifacts)) => perform(&attempt, &layout, &log, &artifacts, &mut terminate).await,
+    let stores = Stores::open(&options.artifacts, options.outputs.as_deref());
+    let outcome = match (log, stores) {
+        (Ok(log), Ok(stores)) => perform(&attempt, &layout, &log, &stores, &mut terminate).await,
         (Err(problem), _) | (_, Err(problem)) => Ok(Draft::unstarted(JobEnd::Setup { message: problem })),
     };
     let draft = match outcome {
@@ -102,7 +124,7 @@ pub async fn run(options: options::Run) -> Result<(), String> {
         }
     };
     let keep_work = draft.end != JobEnd::Succeeded;
-    write_result(&attempt, &claimed, draft).await?;
+    write_result(&attempt, nonce, draft).await?;
     discard(&layout.temporary);
     // A failed task's folder is kept for whoever wants to look into it, until the attempt is removed.
     if !keep_work {
@@ -128,7 +150,7 @@ async fn perform(
     attempt: &Attempt,
     layout: &Layout,
     log: &Log,
-    artifacts: &Artifacts,
+    stores: &Stores,
     terminate: &mut Signal,
 ) -> Result<Draft, Interrupted> {
     let spec = &attempt.spec;
@@ -141,7 +163,7 @@ async fn perform(
         let _ = attempt.attempts.put(&attempt.name, &nothing).await;
     }
     let laid_out = tokio::select! {
-        laid_out = setup::lay_out(layout, spec, artifacts) => laid_out,
+        laid_out = setup::lay_out(layout, spec, &stores.inputs) => laid_out,
         () = cancelled(attempt) => return Ok(Draft::unstarted(JobEnd::Cancelled)),
         _ = terminate.recv() => {
             if is_cancelled(attempt).await {
@@ -150,12 +172,20 @@ async fn perform(
             return Err(Interrupted);
         }
     };
-    if let Err(message) = laid_out {
-        log.note(&format!("failed to {message}"));
-        return Ok(Draft::unstarted(JobEnd::Setup { message }));
-    }
+    // Gone when this function returns, however it does.
+    let secrets = laid_out.and_then(|()| {
+        let folder = attempt.attempts.folder().join(&attempt.name);
+        secrets::deliver(&folder, spec, &attempt.credential, &attempt.secrets)
+    });
+    let secrets = match secrets {
+        Ok(secrets) => secrets,
+        Err(message) => {
+            log.note(&format!("failed to {message}"));
+            return Ok(Draft::unstarted(JobEnd::Setup { message }));
+        }
+    };
     let mut metrics = Metrics::new(layout.metrics.clone());
-    let execution = match exec::execute(attempt, layout, log, &mut metrics, terminate).await {
+    let execution = match exec::execute(attempt, layout, log, secrets.as_ref(), &mut metrics, terminate).await {
         Ok(execution) => execution,
         Err(message) => return Ok(Draft::unstarted(JobEnd::Setup { message })),
     };
@@ -170,7 +200,7 @@ async fn perform(
     }
     let mut draft = Draft { end, outputs: outputs::Outputs::default(), metrics, started_at, ended_at, peak_rss_bytes };
     if draft.end == JobEnd::Succeeded {
-        match outputs::collect(layout, spec, artifacts).await {
+        match outputs::collect(layout, spec, &stores.outputs).await {
             Ok(outputs) => draft.outputs = outputs,
             Err(OutputsError::Bad(message)) => draft.end = JobEnd::BadOutput { message },
             Err(OutputsError::Store(message)) => draft.end = JobEnd::Setup { message },
@@ -210,10 +240,10 @@ async fn cancelled(attempt: &Attempt) {
 }
 
 /// Writes the result, waiting for a full disk to be freed: work of hours should not be lost for a few hundred bytes.
-async fn write_result(attempt: &Attempt, claimed: &Claimed, draft: Draft) -> Result<(), String> {
+async fn write_result(attempt: &Attempt, nonce: String, draft: Draft) -> Result<(), String> {
     let result = JobResult {
         attempt: attempt.spec.attempt.clone(),
-        nonce: claimed.nonce.clone(),
+        nonce,
         end: draft.end,
         values: draft.outputs.values,
         artifacts: draft.outputs.artifacts,
@@ -224,7 +254,7 @@ async fn write_result(attempt: &Attempt, claimed: &Claimed, draft: Draft) -> Res
         peak_rss_bytes: draft.peak_rss_bytes,
         mac: String::new(),
     }
-    .signed(&claimed.credential);
+    .signed(&attempt.credential);
     let deadline = Instant::now() + STORE_PATIENCE;
     loop {
         match attempt.attempts.put(&attempt.name, &result).await {

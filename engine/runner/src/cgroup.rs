@@ -1,4 +1,4 @@
-//! A control group with a memory limit for one job, below a folder that was delegated to us.
+//! A control group with a memory limit for one job: below a folder that was delegated to us, or the container's own.
 //!
 //! Groups are only made where the administrator said so (`--cgroup`): making them wherever the file system allows it would
 //! interfere with whoever manages the hierarchy, above all systemd. Version 1 (memory controller) and version 2 work.
@@ -27,9 +27,28 @@ enum Version {
 pub struct Cgroup {
     folder: PathBuf,
     version: Version,
+    owner: Owner,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// It was made for the job, and goes with it.
+    Us,
+    /// It is there to be read.
+    Container,
 }
 
 impl Cgroup {
+    /// The group of the container that this program runs in, if it can be seen: container engines mount it there, read-only.
+    pub fn of_container() -> Option<Self> {
+        let at = |folder: &str, file: &str, version| {
+            let folder = PathBuf::from(folder);
+            folder.join(file).exists().then_some(Self { folder, version, owner: Owner::Container })
+        };
+        at("/sys/fs/cgroup/memory", "memory.oom_control", Version::One)
+            .or_else(|| at("/sys/fs/cgroup", "memory.events", Version::Two))
+    }
+
     /// Makes a group that may use `limit` bytes of memory.
     pub fn create(parent: &Path, name: &str, limit: u64) -> Result<Self, String> {
         let version = if parent.join("cgroup.controllers").exists() {
@@ -51,7 +70,7 @@ impl Cgroup {
             }
             Ok(()) | Err(_) => {}
         }
-        let group = Self { folder, version };
+        let group = Self { folder, version, owner: Owner::Us };
         let limit = limit.to_string();
         let settings: &[(&str, &str, bool)] = match version {
             Version::One => &[("memory.limit_in_bytes", &limit, true), ("memory.memsw.limit_in_bytes", &limit, false)],
@@ -70,10 +89,18 @@ impl Cgroup {
         Ok(group)
     }
 
-    /// What a process writes `0` into to join.
-    pub fn entrance(&self) -> Result<File, String> {
+    /// What a process writes `0` into to join; none for the container's, which it is born into.
+    pub fn entrance(&self) -> Result<Option<File>, String> {
+        match self.owner {
+            Owner::Us => {}
+            Owner::Container => return Ok(None),
+        }
         let path = self.folder.join("cgroup.procs");
-        OpenOptions::new().write(true).open(&path).map_err(|error| format!("open {}: {error}", path.display()))
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .map(Some)
+            .map_err(|error| format!("open {}: {error}", path.display()))
     }
 
     /// Whether the kernel has killed a process for exceeding the limit.
@@ -97,6 +124,10 @@ impl Cgroup {
 
     /// Removes the group once its processes have ended.
     pub async fn remove(self) -> Result<(), String> {
+        match self.owner {
+            Owner::Us => {}
+            Owner::Container => return Ok(()),
+        }
         let mut attempt = 0;
         loop {
             match fs::remove_dir(&self.folder) {

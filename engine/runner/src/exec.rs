@@ -21,9 +21,11 @@ use tokio::{
 use crate::{
     attempt::Attempt,
     log::Log,
+    mask::Masker,
     memory::{self, Limit},
     metrics::Metrics,
     process,
+    secrets::Delivered,
     setup::Layout,
     spawn::spawn,
 };
@@ -94,16 +96,17 @@ pub async fn execute(
     attempt: &Attempt,
     layout: &Layout,
     log: &Log,
+    secrets: Option<&Delivered>,
     metrics: &mut Metrics,
     terminate: &mut Terminate,
 ) -> Result<Execution, String> {
-    let limit = Limit::of(&attempt.spec, attempt.cgroup.as_deref(), &attempt.name)?;
+    let limit = Limit::of(&attempt.spec, &attempt.memory, &attempt.name)?;
     let entrance = match &limit {
-        Limit::Cgroup(group) => Some(group.entrance()?),
+        Limit::Cgroup(group) => group.entrance()?,
         Limit::None | Limit::Watch(_) => None,
     };
     let started_at = Millis::now();
-    let (mut child, pipe) = match spawn(&attempt.spec, layout, entrance) {
+    let (mut child, pipe) = match spawn(&attempt.spec, layout, secrets.map(Delivered::folder), entrance) {
         Ok(started) => started,
         Err(error) => {
             if let Limit::Cgroup(group) = limit {
@@ -122,7 +125,9 @@ pub async fn execute(
     let main = child.id().expect("it has not been waited for");
     // The child is not reaped yet, so its entry is there even if it has ended already.
     let main_ticks = process::stat(main).map_or(0, |stat| stat.start_ticks);
-    let pump = log.pump(pipe, attempt.spec.log_limit_bytes).map_err(|error| format!("read the log: {error}"))?;
+    let masker = secrets.map(|delivered| Masker::new(delivered.secrets())).unwrap_or_default();
+    let pump =
+        log.pump(pipe, attempt.spec.log_limit_bytes, masker).map_err(|error| format!("read the log: {error}"))?;
     let mut supervision = Supervision {
         attempt,
         log,

@@ -1,8 +1,8 @@
 //! `kickwheel-runner`: the small static program that wraps every job, and the local pool's agent that starts it.
 //!
 //! ```text
-//!   kickwheel-runner run --attempt-dir DIR --artifacts ROOT [--cgroup DIR]     one attempt, from claim to result
-//!   kickwheel-runner agent --dir DIR [--detach]                                the local pool's agent
+//!   kickwheel-runner run --attempt-dir DIR --artifacts ROOT [OPTION...]     one attempt, from claim to result
+//!   kickwheel-runner agent --dir DIR [--detach]                             the local pool's agent
 //! ```
 //!
 //! Everything durable goes through the attempt's folder (`kickwheel_schemas::runner`), so neither of the two has to live
@@ -10,7 +10,7 @@
 //! no workflow, and talks to nobody but its folder and the artifact store.
 //!
 //! Read in this order: [`attempt`] is the story of one attempt; [`claim`], [`setup`], [`exec`] and [`outputs`] are its
-//! chapters; [`memory`], [`process`], [`log`] and [`metrics`] are what the execution stands on; [`agent`] is the other
+//! chapters, [`secrets`] and [`mask`] what keeps values out of sight; [`memory`], [`process`], [`log`] and [`metrics`] are what the execution stands on; [`agent`] is the other
 //! program.
 
 mod agent;
@@ -19,11 +19,13 @@ mod cgroup;
 mod claim;
 mod exec;
 mod log;
+mod mask;
 mod memory;
 mod metrics;
 mod options;
 mod outputs;
 mod process;
+mod secrets;
 mod setup;
 mod spawn;
 

@@ -1,16 +1,17 @@
 //! The memory limit of a job, by one of two mechanisms.
 //!
-//! `cgroup`: the kernel counts every page and kills at the limit. Exact, but it needs a delegated hierarchy.
+//! `cgroup`: the kernel counts every page and kills at the limit. Exact, but it needs a delegated hierarchy, or a container
+//! that has the limit already.
 //! `rss-watch`: everywhere else the runner sums the resident memory of the job's processes every [`WATCH_INTERVAL`] and
 //! kills all of them when it exceeds the limit. A job that grows faster than that is caught late, so the machine needs
 //! some headroom. Pages that several processes share are counted once, as proportional set size; because that figure is
 //! slow to get, it is only asked for when the plain sum is over the limit.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, time::Duration};
 
 use kickwheel_schemas::runner::JobSpec;
 
-use crate::{cgroup::Cgroup, process};
+use crate::{cgroup::Cgroup, options::Memory, process};
 
 /// Between two looks at the resident memory of a limited job.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(100);
@@ -34,11 +35,13 @@ pub enum Limit {
 
 impl Limit {
     /// For the attempt called `name`. A delegated hierarchy that cannot be used is an error, never a reason to fall back.
-    pub fn of(spec: &JobSpec, delegated: Option<&Path>, name: &str) -> Result<Self, String> {
-        match (spec.memory_bytes, delegated) {
+    pub fn of(spec: &JobSpec, memory: &Memory, name: &str) -> Result<Self, String> {
+        match (spec.memory_bytes, memory) {
             (None, _) => Ok(Self::None),
-            (Some(limit), Some(parent)) => Cgroup::create(parent, name, limit).map(Self::Cgroup),
-            (Some(limit), None) => Ok(Self::Watch(limit)),
+            (Some(limit), Memory::Delegated(parent)) => Cgroup::create(parent, name, limit).map(Self::Cgroup),
+            (Some(limit), Memory::Watch) => Ok(Self::Watch(limit)),
+            // A container that hides its group still has its limit; its engine then says what the kernel killed.
+            (Some(_), Memory::Container) => Ok(Cgroup::of_container().map_or(Self::None, Self::Cgroup)),
         }
     }
 

@@ -2,10 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::secrets::MEMORY;
+
 /// Shown for `--help` and after a mistake.
 pub const USAGE: &str = "usage:
-  kickwheel-runner run --attempt-dir DIR --artifacts ROOT [--cgroup DIR]
-      Claim and execute one attempt, write its result into DIR.
+  kickwheel-runner run --attempt-dir DIR --artifacts ROOT [--outputs ROOT] [--secrets DIR]
+                       [--cgroup DIR | --container]
+      Claim and execute one attempt, write its result into DIR. Inputs are read from the store at
+      --artifacts, outputs are stored there or at --outputs. Secrets are laid out below --secrets,
+      a file system in memory (/dev/shm). --container: this program and the job are all that runs
+      in the container, whose memory limit is the job's.
   kickwheel-runner agent --dir DIR [--detach]
       Start runners for the local pool in DIR, as asked over DIR/agent.sock. With --detach,
       go into the background and return when the socket answers.";
@@ -30,8 +36,23 @@ pub struct Run {
     pub attempt: PathBuf,
     /// Root folder of the artifact store.
     pub artifacts: PathBuf,
+    /// Root folder of the store for outputs; the same one if absent.
+    pub outputs: Option<PathBuf>,
+    /// A folder in memory, below which secrets are laid out.
+    pub secrets: PathBuf,
+    /// How the job's memory can be limited.
+    pub memory: Memory,
+}
+
+/// What there is to limit memory with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Nothing: it is watched.
+    Watch,
     /// A delegated cgroup folder in which groups may be made.
-    pub cgroup: Option<PathBuf>,
+    Delegated(PathBuf),
+    /// The container has the limit.
+    Container,
 }
 
 /// Options of `agent`.
@@ -59,6 +80,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
     let mut arguments = arguments.into_iter();
     let command = arguments.next().unwrap_or_default();
     let (mut attempt, mut artifacts, mut cgroup, mut folder) = (None, None, None, None);
+    let (mut outputs, mut secrets, mut container) = (None, None, false);
     let mut mode = AgentMode::Foreground;
     match command.as_str() {
         "--help" | "-h" | "help" => return Ok(Command::Help),
@@ -70,7 +92,13 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
         let slot = match (command.as_str(), argument.as_str()) {
             ("run", "--attempt-dir") => &mut attempt,
             ("run", "--artifacts") => &mut artifacts,
+            ("run", "--outputs") => &mut outputs,
+            ("run", "--secrets") => &mut secrets,
             ("run", "--cgroup") => &mut cgroup,
+            ("run", "--container") => {
+                container = true;
+                continue;
+            }
             ("agent", "--dir") => &mut folder,
             ("agent", "--detach") => {
                 mode = AgentMode::Detach;
@@ -88,7 +116,15 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
     let required = |value: Option<PathBuf>, name: &str| value.ok_or_else(|| format!("{command} needs {name}"));
     if command == "run" {
         let attempt = required(attempt, "--attempt-dir")?;
-        Ok(Command::Run(Run { attempt, artifacts: required(artifacts, "--artifacts")?, cgroup }))
+        let artifacts = required(artifacts, "--artifacts")?;
+        let secrets = secrets.unwrap_or_else(|| MEMORY.into());
+        let memory = match (cgroup, container) {
+            (Some(_), true) => return Err("--cgroup and --container exclude each other".to_owned()),
+            (Some(folder), false) => Memory::Delegated(folder),
+            (None, true) => Memory::Container,
+            (None, false) => Memory::Watch,
+        };
+        Ok(Command::Run(Run { attempt, artifacts, outputs, secrets, memory }))
     } else {
         Ok(Command::Agent(Agent { folder: required(folder, "--dir")?, mode }))
     }
@@ -104,8 +140,18 @@ mod tests {
 
     #[test]
     fn options_may_come_in_any_order() {
-        let expected = Run { attempt: "a".into(), artifacts: "b".into(), cgroup: Some("c".into()) };
-        assert_eq!(words("run --cgroup c --artifacts b --attempt-dir a"), Ok(Command::Run(expected)));
+        let expected = Run {
+            attempt: "a".into(),
+            artifacts: "b".into(),
+            outputs: Some("o".into()),
+            secrets: MEMORY.into(),
+            memory: Memory::Delegated("c".into()),
+        };
+        assert_eq!(words("run --cgroup c --artifacts b --outputs o --attempt-dir a"), Ok(Command::Run(expected)));
+        let Ok(Command::Run(run)) = words("run --container --artifacts b --secrets s --attempt-dir a") else {
+            panic!("they are all known")
+        };
+        assert_eq!((run.memory, run.secrets), (Memory::Container, "s".into()));
         assert_eq!(
             words("agent --detach --dir d"),
             Ok(Command::Agent(Agent { folder: "d".into(), mode: AgentMode::Detach }))
@@ -114,9 +160,16 @@ mod tests {
 
     #[test]
     fn a_missing_or_unknown_option_is_a_mistake() {
-        for bad in
-            ["", "walk", "run", "run --attempt-dir a", "run --attempt-dir", "agent", "agent --artifacts a --dir d"]
-        {
+        for bad in [
+            "",
+            "walk",
+            "run",
+            "run --attempt-dir a",
+            "run --attempt-dir a --artifacts b --cgroup c --container",
+            "run --attempt-dir",
+            "agent",
+            "agent --artifacts a --dir d",
+        ] {
             assert!(words(bad).is_err(), "{bad:?}");
         }
     }

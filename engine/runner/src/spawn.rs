@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{self, PipeReader},
     os::fd::AsFd as _,
+    path::Path,
     process::Stdio,
 };
 
@@ -19,8 +20,14 @@ use crate::setup::Layout;
 /// Taken when neither the specification nor the pool says where programs are.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Starts the program; what it writes comes out of the pipe. `group` is an open `cgroup.procs`, joined before user code.
-pub fn spawn(spec: &JobSpec, layout: &Layout, group: Option<File>) -> io::Result<(Child, PipeReader)> {
+/// Starts the program; what it writes comes out of the pipe. `secrets` is where they were laid out. `group` is an open
+/// `cgroup.procs`, joined before user code.
+pub fn spawn(
+    spec: &JobSpec,
+    layout: &Layout,
+    secrets: Option<&Path>,
+    group: Option<File>,
+) -> io::Result<(Child, PipeReader)> {
     let mut command = match &spec.program {
         Program::Script { .. } => {
             let mut command = Command::new("/bin/sh");
@@ -36,6 +43,10 @@ pub fn spawn(spec: &JobSpec, layout: &Layout, group: Option<File>) -> io::Result
         }
     };
     set_environment(&mut command, spec, layout);
+    match secrets {
+        Some(folder) => command.env("KICKWHEEL_SECRETS", folder),
+        None => command.env_remove("KICKWHEEL_SECRETS"),
+    };
     let (output, input) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input).current_dir(&layout.work);
     tie(&mut command, group);
