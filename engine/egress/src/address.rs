@@ -99,13 +99,12 @@ fn classify_v4(address: Ipv4Addr) -> Class {
         [100, 64..=127, ..] => Class::SharedSpace,
         [224..=239, ..] | [255, 255, 255, 255] => Class::Multicast,
         // This network; protocol assignments; documentation; 6to4 relays; benchmarks; the future.
-        [0, ..]
+        [0 | 240..=255, ..]
         | [192, 0, 0 | 2, _]
         | [192, 88, 99, _]
         | [198, 18 | 19, ..]
         | [198, 51, 100, _]
-        | [203, 0, 113, _]
-        | [240..=255, ..] => Class::Reserved,
+        | [203, 0, 113, _] => Class::Reserved,
         _ => Class::Public,
     }
 }
@@ -120,11 +119,11 @@ fn classify_v6(address: Ipv6Addr) -> Class {
     match address.segments() {
         [0, 0, 0, 0, 0, 0, 0, 0] => Class::Unspecified,
         [0, 0, 0, 0, 0, 0, 0, 1] => Class::Loopback,
-        [0xfc00..=0xfdff, ..] | [0xfec0..=0xfeff, ..] => Class::Private,
+        [0xfc00..=0xfdff | 0xfec0..=0xfeff, ..] => Class::Private,
         [0xfe80..=0xfebf, ..] => Class::LinkLocal,
         [0xff00..=0xffff, ..] => Class::Multicast,
         // Protocol assignments, Teredo among them; two ranges for documentation.
-        [0x2001, 0x0000..=0x01ff, ..] | [0x2001, 0x0db8, ..] | [0x3fff, 0x0000..=0x0fff, ..] => Class::Reserved,
+        [0x2001, 0x0000..=0x01ff | 0x0db8, ..] | [0x3fff, 0x0000..=0x0fff, ..] => Class::Reserved,
         [0x2000..=0x3fff, ..] => Class::Public,
         // Only 2000::/3 was ever handed out.
         _ => Class::Reserved,
