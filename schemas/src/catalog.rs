@@ -50,7 +50,15 @@ pub const EVENT_TYPES: &[&str] = &[
     payload::GIT_TAG_CREATED,
     payload::GIT_TAG_UPDATED,
     payload::GIT_TAG_DELETED,
+    payload::GIT_PULL_REQUEST_OPENED,
+    payload::GIT_PULL_REQUEST_UPDATED,
+    payload::GIT_PULL_REQUEST_MERGED,
+    payload::GIT_PULL_REQUEST_CLOSED,
     payload::DATASET_VERSION_PUBLISHED,
+    payload::MODEL_PROMOTED,
+    payload::RUN_STARTED,
+    payload::RUN_FINISHED,
+    payload::CRON_TICK,
     payload::MANUAL,
 ];
 
@@ -77,6 +85,31 @@ pub fn event_shape(ty: &str) -> Shape {
             field("added", Shape::List(Box::new(text()))),
             field("removed", Shape::List(Box::new(text()))),
         ]),
+        payload::GIT_PULL_REQUEST_OPENED
+        | payload::GIT_PULL_REQUEST_UPDATED
+        | payload::GIT_PULL_REQUEST_MERGED
+        | payload::GIT_PULL_REQUEST_CLOSED => pull_request(ty == payload::GIT_PULL_REQUEST_MERGED),
+        payload::MODEL_PROMOTED => Shape::Record(vec![
+            field("model", text()),
+            field("version", Shape::Integer),
+            field("digest", text()),
+            field("stage", text()),
+            maybe("previous", Shape::Integer),
+            field("metrics", Shape::Map(Box::new(Shape::Number))),
+            maybe("run", text()),
+        ]),
+        payload::RUN_STARTED => Shape::Record(run_fields()),
+        payload::RUN_FINISHED => {
+            let mut fields = run_fields();
+            fields.extend([field("state", text()), field("ended_at", text()), field("duration_ms", Shape::Integer)]);
+            Shape::Record(fields)
+        }
+        payload::CRON_TICK => Shape::Record(vec![
+            field("trigger", text()),
+            field("scheduled_at", text()),
+            field("late_by", Shape::Integer),
+            field("missed", Shape::Integer),
+        ]),
         payload::MANUAL => Shape::Record(vec![maybe("actor", text()), maybe("workflow", text())]),
         _ => Shape::Any,
     };
@@ -100,9 +133,56 @@ fn git_fields(created: bool, deleted: bool) -> Vec<Field> {
         maybe("forced", Shape::Boolean),
         maybe("actor", text()),
         maybe("actor_id", text()),
+        field(
+            "commits",
+            Shape::List(Box::new(Shape::Record(vec![
+                field("id", text()),
+                field("message", text()),
+                maybe("author", text()),
+            ]))),
+        ),
         maybe("commit_count", Shape::Integer),
+        maybe("base_ref", text()),
         maybe("default_branch", text()),
-        maybe("changed_paths", Shape::List(Box::new(text()))),
+        field("merge_queue", Shape::Boolean),
+        // A list of paths, or a record that says why there is none: an expression has to look.
+        maybe("changed_paths", Shape::Any),
         maybe("push_options", Shape::List(Box::new(text()))),
+    ]
+}
+
+fn pull_request(merged: bool) -> Shape {
+    let text = || Shape::String;
+    let side = || Shape::Record(vec![maybe("repo", text()), field("branch", text()), field("commit", text())]);
+    Shape::Record(vec![
+        field("repo", text()),
+        field("provider", text()),
+        field("number", Shape::Integer),
+        field("title", text()),
+        maybe("author", text()),
+        maybe("author_id", text()),
+        maybe("actor", text()),
+        maybe("actor_id", text()),
+        field("head", side()),
+        field("base", side()),
+        field("trusted", Shape::Boolean),
+        maybe("before", text()),
+        Field { name: "merge_commit", shape: text(), optional: !merged },
+        field("draft", Shape::Boolean),
+    ])
+}
+
+/// What `run.started` and `run.finished` have in common.
+fn run_fields() -> Vec<Field> {
+    let text = || Shape::String;
+    vec![
+        field("run", text()),
+        field("workflow", text()),
+        field("project", text()),
+        maybe("repo", text()),
+        maybe("branch", text()),
+        maybe("commit", text()),
+        field("started_at", text()),
+        field("cause", Shape::Record(vec![field("source", text()), field("id", text()), field("type", text())])),
     ]
 }

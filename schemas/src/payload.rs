@@ -3,6 +3,8 @@
 //! Constants name the types; the structs are what `data` holds. [`crate::catalog`] describes the same fields to the
 //! expression checker, and a test keeps the two in step.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
@@ -19,17 +21,42 @@ pub const GIT_TAG_CREATED: &str = "dev.kickwheel.git.tag.created";
 pub const GIT_TAG_UPDATED: &str = "dev.kickwheel.git.tag.updated";
 /// A tag is gone.
 pub const GIT_TAG_DELETED: &str = "dev.kickwheel.git.tag.deleted";
+/// A pull request was opened, or opened again.
+pub const GIT_PULL_REQUEST_OPENED: &str = "dev.kickwheel.git.pull_request.opened";
+/// A pull request has other commits.
+pub const GIT_PULL_REQUEST_UPDATED: &str = "dev.kickwheel.git.pull_request.updated";
+/// A pull request was merged.
+pub const GIT_PULL_REQUEST_MERGED: &str = "dev.kickwheel.git.pull_request.merged";
+/// A pull request was closed without being merged.
+pub const GIT_PULL_REQUEST_CLOSED: &str = "dev.kickwheel.git.pull_request.closed";
 /// A dataset has a new version.
 pub const DATASET_VERSION_PUBLISHED: &str = "dev.kickwheel.dataset.version.published";
 /// Somebody started a workflow by hand.
 pub const MANUAL: &str = "dev.kickwheel.manual.started";
+/// A schedule was due.
+pub const CRON_TICK: &str = "dev.kickwheel.cron.tick";
+/// A run began.
+pub const RUN_STARTED: &str = "dev.kickwheel.run.started";
+/// A run ended.
+pub const RUN_FINISHED: &str = "dev.kickwheel.run.finished";
+/// A stage of a model points at another version.
+pub const MODEL_PROMOTED: &str = "dev.kickwheel.model.promoted";
+
+/// Prefix of the event types that only we define: nobody outside may send them.
+pub const OUR_TYPES: &str = "dev.kickwheel.";
+
+/// Branches below this are made by a merge queue for a moment (GitHub's, which writes it so).
+pub const MERGE_QUEUE_BRANCHES: &str = "gh-readonly-queue/";
+
+/// Most commits that [`GitRefChange::commits`] lists.
+pub const MAX_COMMITS: usize = 20;
 
 /// `data` of every `git.branch.*` and `git.tag.*` event.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GitRefChange {
-    /// The name under which the repository was added (`kickwheel repos add … --name`), or the provider's `owner/name`.
+    /// The provider's `owner/name`. For plain Git, which has none, the name under which the repository was added.
     pub repo: String,
-    /// Which sender: `git` for post-receive.
+    /// Which sender: `git` for post-receive, `github`, …
     pub provider: String,
     /// Set for branch events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,15 +74,198 @@ pub struct GitRefChange {
     pub actor: Option<String>,
     /// The provider's stable id of that person.
     pub actor_id: Option<String>,
+    /// The newest commits that the sender listed, in its order, at most [`MAX_COMMITS`].
+    #[serde(default)]
+    pub commits: Vec<Commit>,
     /// Number of commits when known.
     pub commit_count: Option<u64>,
+    /// The ref from which a new one was made, in full, when the sender says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_ref: Option<String>,
     /// The repository's default branch when known.
     pub default_branch: Option<String>,
-    /// What the sender announced: never trusted for filters, the mirror's own answer counts. Null when not announced.
-    pub changed_paths: Option<Vec<String>>,
+    /// Whether a merge queue made the branch for a moment.
+    #[serde(default)]
+    pub merge_queue: bool,
+    /// What the sender announced: never trusted for filters, the mirror's own answer counts. Null when not announced,
+    /// and for tags, for which no path filter is evaluated.
+    pub changed_paths: Option<AnnouncedPaths>,
     /// `git push -o`: options given by the person who pushed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub push_options: Vec<String>,
+}
+
+/// A commit as a sender lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Full hex.
+    pub id: String,
+    /// First line of its message.
+    pub message: String,
+    /// The author's name; null when unknown.
+    pub author: Option<String>,
+}
+
+/// The paths that a sender says a push changed: all of them, or not all and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum AnnouncedPaths {
+    /// Every path, sorted.
+    Complete(Vec<String>),
+    /// The list is cut off, or there is none.
+    Incomplete {
+        /// Always false.
+        complete: bool,
+        /// Why.
+        reason: String,
+        /// What completes it, in a mirror of the repository.
+        action: String,
+    },
+}
+
+impl AnnouncedPaths {
+    /// A list that is not complete.
+    pub fn incomplete(reason: impl Into<String>) -> Self {
+        let action = "git diff --name-status -z before after".to_owned();
+        Self::Incomplete { complete: false, reason: reason.into(), action }
+    }
+}
+
+/// `data` of every `git.pull_request.*` event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GitPullRequest {
+    /// The provider's `owner/name` of the repository that it is to be merged into.
+    pub repo: String,
+    /// Which sender: `github`, …
+    pub provider: String,
+    /// Its number in the repository.
+    pub number: u64,
+    /// Its title; written by its author, so never to be trusted.
+    pub title: String,
+    /// Who opened it; null when unknown.
+    pub author: Option<String>,
+    /// The provider's stable id of that person.
+    pub author_id: Option<String>,
+    /// Who caused this event; null when unknown.
+    pub actor: Option<String>,
+    /// The provider's stable id of that person.
+    pub actor_id: Option<String>,
+    /// What is to be merged.
+    pub head: PullRequestSide,
+    /// Into what.
+    pub base: PullRequestSide,
+    /// Whether the change comes from within the repository and from one who may write to it. An outsider's is not run
+    /// without approval.
+    pub trusted: bool,
+    /// The head before this update, full hex; null when unknown.
+    pub before: Option<String>,
+    /// The merge's commit, full hex; null unless merged.
+    pub merge_commit: Option<String>,
+    /// Whether it is marked as not ready.
+    pub draft: bool,
+}
+
+/// One side of a pull request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PullRequestSide {
+    /// The provider's `owner/name`; null when a fork is gone.
+    pub repo: Option<String>,
+    /// The branch.
+    pub branch: String,
+    /// Full hex commit.
+    pub commit: String,
+}
+
+/// `data` of `cron.tick`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CronTick {
+    /// The trigger's name.
+    pub trigger: String,
+    /// When it was due, RFC 3339 in UTC.
+    pub scheduled_at: String,
+    /// How long after that it was fired, in milliseconds.
+    pub late_by: u64,
+    /// How many due times right before it were left out.
+    pub missed: u64,
+}
+
+/// What made a run start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cause {
+    /// The event's source.
+    pub source: String,
+    /// The event's id.
+    pub id: String,
+    /// The event's type.
+    #[serde(rename = "type")]
+    pub ty: String,
+}
+
+/// `data` of `run.started`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunStarted {
+    /// The run's id.
+    pub run: String,
+    /// Its workflow.
+    pub workflow: String,
+    /// Its project.
+    pub project: String,
+    /// Name of the bound repository whose source it runs; null when it has none.
+    pub repo: Option<String>,
+    /// The branch; null when no branch is known.
+    pub branch: Option<String>,
+    /// Full hex commit; null when it has no source.
+    pub commit: Option<String>,
+    /// RFC 3339 in UTC.
+    pub started_at: String,
+    /// The event that started it.
+    pub cause: Cause,
+}
+
+/// `data` of `run.finished`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunFinished {
+    /// The run's id.
+    pub run: String,
+    /// Its workflow.
+    pub workflow: String,
+    /// `succeeded`, `failed` or `cancelled`.
+    pub state: String,
+    /// Its project.
+    pub project: String,
+    /// Name of the bound repository whose source it ran; null when it had none.
+    pub repo: Option<String>,
+    /// The branch; null when no branch is known.
+    pub branch: Option<String>,
+    /// Full hex commit; null when it had no source.
+    pub commit: Option<String>,
+    /// RFC 3339 in UTC.
+    pub started_at: String,
+    /// RFC 3339 in UTC.
+    pub ended_at: String,
+    /// From its start to its end.
+    pub duration_ms: u64,
+    /// The event that started it.
+    pub cause: Cause,
+}
+
+/// `data` of `model.promoted`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelPromoted {
+    /// The model's name.
+    pub model: String,
+    /// The version that the stage points at now.
+    pub version: u64,
+    /// Digest of that version.
+    pub digest: Digest,
+    /// The stage, for example `production`.
+    pub stage: String,
+    /// The version that the stage pointed at before; null when it pointed at none.
+    pub previous: Option<u64>,
+    /// Numbers by their names.
+    pub metrics: BTreeMap<String, f64>,
+    /// The run that did it; null when a person did.
+    pub run: Option<String>,
 }
 
 /// `data` of `dataset.version.published`.

@@ -134,6 +134,7 @@ fn event(push: &PostReceive, repo: &BoundRepo, line: usize, change: &RefLine<'_>
         (Some(_), Some(_), true) => payload::GIT_BRANCH_UPDATED,
         (Some(_), Some(_), false) => payload::GIT_TAG_UPDATED,
     };
+    let merge_queue = branch.as_ref().is_some_and(|branch| branch.starts_with(payload::MERGE_QUEUE_BRANCHES));
     let data = GitRefChange {
         repo: repo.name.clone(),
         provider: PROVIDER.into(),
@@ -144,8 +145,11 @@ fn event(push: &PostReceive, repo: &BoundRepo, line: usize, change: &RefLine<'_>
         forced: None,
         actor: push.actor.clone(),
         actor_id: None,
+        commits: Vec::new(),
         commit_count: None,
+        base_ref: None,
         default_branch: repo.default_branch.clone(),
+        merge_queue,
         changed_paths: None,
         push_options: push.push_options.clone(),
     };

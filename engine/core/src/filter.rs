@@ -14,7 +14,10 @@ use kickwheel_schemas::{CloudEvent, payload};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::expr::{Expr, Scope, Template};
+use crate::{
+    cron::{MissedPolicy, tick_source},
+    expr::{Expr, Scope, Template},
+};
 
 /// One entry below `on:`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -53,7 +56,41 @@ pub enum FilterKind {
     Event {
         /// The event types.
         types: Vec<String>,
+        /// `self: true`: also events that a run of this very workflow caused. Without it they start nothing, so that a
+        /// workflow does not chase its own tail; only the runtime knows what caused an event, so it looks at this.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        own_runs: bool,
     },
+    /// `cron`: a schedule was due.
+    Cron {
+        /// Name of the trigger, see [`crate::cron::name_cron_triggers`].
+        trigger: String,
+        /// The cron expression.
+        schedule: String,
+        /// The IANA name of its zone.
+        timezone: String,
+        /// What becomes of ticks that were not fired in time.
+        missed: MissedPolicy,
+        /// How late a tick may start.
+        deadline_ms: Option<u64>,
+    },
+}
+
+/// What is known about an event beside itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'f> {
+    /// What the mirror says about changed paths.
+    pub changed: &'f ChangedPaths,
+    /// The name under which the event's repository was added. The event itself carries the provider's name, which stands
+    /// in where none is bound.
+    pub repo: Option<&'f str>,
+}
+
+impl<'f> Facts<'f> {
+    /// Nothing is bound.
+    pub fn unbound(changed: &'f ChangedPaths) -> Self {
+        Self { changed, repo: None }
+    }
 }
 
 /// What is known about the paths that a push changed. Paths are bytes.
@@ -85,7 +122,7 @@ pub enum Verdict {
     },
     /// A clause failed.
     Filtered {
-        /// The clause: `type`, `repo`, `branches`, `paths`, `dataset`, `where`.
+        /// The clause: `type`, `repo`, `branches`, `paths`, `dataset`, `trigger`, `where`.
         clause: String,
         /// What the filter wants.
         wanted: String,
@@ -95,21 +132,24 @@ pub enum Verdict {
 }
 
 /// Judges one filter. A `where` that cannot be evaluated is *unknown*: it starts the run and says why.
-pub fn judge(filter: &EventFilter, event: &CloudEvent, changed: &ChangedPaths) -> Verdict {
+pub fn judge(filter: &EventFilter, event: &CloudEvent, facts: &Facts<'_>) -> Verdict {
     let mut unknown = Vec::new();
     // The order of the clauses is part of what `explain` promises: the cheap and literal ones come first.
     let filtered = match &filter.kind {
         FilterKind::GitPush { repos, branches, paths } => {
             clause_type(&[payload::GIT_BRANCH_CREATED, payload::GIT_BRANCH_UPDATED], event)
-                .or_else(|| clause_name("repo", repos, "repo", event))
+                .or_else(|| clause_name("repo", repos, facts.repo.or_else(|| data_text("repo", event))))
                 .or_else(|| clause_branches(branches, event, &mut unknown))
-                .or_else(|| clause_paths(paths, changed, &mut unknown))
+                .or_else(|| clause_paths(paths, facts.changed, &mut unknown))
         }
         FilterKind::DatasetChanged { datasets } => clause_type(&[payload::DATASET_VERSION_PUBLISHED], event)
             .or_else(|| clause_data_changed(event))
-            .or_else(|| clause_name("dataset", datasets, "dataset", event)),
+            .or_else(|| clause_name("dataset", datasets, data_text("dataset", event))),
         FilterKind::Manual => clause_type(&[payload::MANUAL], event),
-        FilterKind::Event { types } => clause_type(types, event),
+        FilterKind::Event { types, own_runs: _ } => clause_type(types, event),
+        FilterKind::Cron { trigger, .. } => {
+            clause_type(&[payload::CRON_TICK], event).or_else(|| clause_trigger(trigger, event))
+        }
     };
     let filtered = filtered.or_else(|| clause_where(filter.condition.as_ref()?, event, &mut unknown));
     filtered.unwrap_or(Verdict::Matches { unknown })
@@ -131,8 +171,8 @@ pub enum WorkflowVerdict {
 
 /// Judges every filter of a workflow; any one suffices. One that matches outright is preferred to one that starts the run
 /// only because something is unknown.
-pub fn judge_all(filters: &[EventFilter], event: &CloudEvent, changed: &ChangedPaths) -> WorkflowVerdict {
-    let verdicts: Vec<Verdict> = filters.iter().map(|filter| judge(filter, event, changed)).collect();
+pub fn judge_all(filters: &[EventFilter], event: &CloudEvent, facts: &Facts<'_>) -> WorkflowVerdict {
+    let verdicts: Vec<Verdict> = filters.iter().map(|filter| judge(filter, event, facts)).collect();
     let first = |wanted: fn(&[String]) -> bool| {
         verdicts.iter().enumerate().find_map(|(filter, verdict)| match verdict {
             Verdict::Matches { unknown } if wanted(unknown) => {
@@ -176,28 +216,55 @@ fn clause_type(types: &[impl AsRef<str>], event: &CloudEvent) -> Option<Verdict>
     filtered("type", wanted.join(" or "), &event.ty)
 }
 
-/// A list of names, one of which the event's `data` must have in `field`; an empty list means any.
-fn clause_name(clause: &str, names: &[String], field: &str, event: &CloudEvent) -> Option<Verdict> {
-    let seen = event.data.get(field).and_then(Value::as_str);
+fn data_text<'e>(field: &str, event: &'e CloudEvent) -> Option<&'e str> {
+    event.data.get(field).and_then(Value::as_str)
+}
+
+/// A list of names, one of which must be the one that is seen; an empty list means any.
+fn clause_name(clause: &str, names: &[String], seen: Option<&str>) -> Option<Verdict> {
     if names.is_empty() || seen.is_some_and(|seen| names.iter().any(|name| name == seen)) {
         return None;
     }
     filtered(clause, names.join(" or "), seen.unwrap_or(NOTHING))
 }
 
+/// By the source, which only the engine gives to a tick's event, and not by what `data` says.
+fn clause_trigger(trigger: &str, event: &CloudEvent) -> Option<Verdict> {
+    if event.source == tick_source(trigger) {
+        return None;
+    }
+    filtered("trigger", trigger, event.source.strip_prefix(&tick_source("")).unwrap_or(&event.source))
+}
+
 /// What is shown for a field that the event does not have.
 const NOTHING: &str = "(none)";
 
+/// No branches mean any, except those that a merge queue makes for a moment: these must be named.
 fn clause_branches(branches: &[String], event: &CloudEvent, unknown: &mut Vec<String>) -> Option<Verdict> {
-    if branches.is_empty() {
-        return None;
-    }
-    let branch = event.data.get("branch").and_then(Value::as_str);
-    let globs = compiled("branches", branches, unknown)?;
-    if branch.is_some_and(|branch| globs.includes(branch.as_bytes())) {
-        return None;
-    }
-    filtered("branches", branches.join(", "), branch.unwrap_or(NOTHING))
+    let branch = data_text("branch", event);
+    let queued = branch.is_some_and(|branch| branch.starts_with(payload::MERGE_QUEUE_BRANCHES));
+    let wanted = || if branches.is_empty() { "any but a merge queue's own".to_owned() } else { branches.join(", ") };
+    let included = match (branches.is_empty(), queued) {
+        (true, queued) => !queued,
+        (false, true) => {
+            let named: Vec<String> = branches.iter().filter(|glob| speaks_of_merge_queues(glob)).cloned().collect();
+            let includes = named.iter().any(|glob| !glob.starts_with('!'));
+            includes && includes_branch(&named, branch, unknown)?
+        }
+        (false, false) => includes_branch(branches, branch, unknown)?,
+    };
+    if included { None } else { filtered("branches", wanted(), branch.unwrap_or(NOTHING)) }
+}
+
+/// Whether a glob has a say about a merge queue's branches: it names them, or it excludes.
+fn speaks_of_merge_queues(glob: &str) -> bool {
+    glob.starts_with('!') || glob.starts_with(payload::MERGE_QUEUE_BRANCHES)
+}
+
+/// None when the globs cannot be used, which is then unknown.
+fn includes_branch(globs: &[String], branch: Option<&str>, unknown: &mut Vec<String>) -> Option<bool> {
+    let globs = compiled("branches", globs, unknown)?;
+    Some(branch.is_some_and(|branch| globs.includes(branch.as_bytes())))
 }
 
 fn clause_paths(patterns: &[String], changed: &ChangedPaths, unknown: &mut Vec<String>) -> Option<Verdict> {

@@ -11,10 +11,11 @@
 //!
 //! Deliberately absent: clocks, randomness, I/O, tokio, SQL, WASM. Time and ids come in with the input.
 //!
-//! Read in this order: [`plan`], [`state`], [`event`], [`mod@decide`]; then [`expr`] for `${{ }}` and [`filter`] for what
-//! makes an event start a workflow. How a run unfolds is told as stories in `tests/core/scenarios.rs`.
+//! Read in this order: [`plan`], [`state`], [`event`], [`mod@decide`]; then [`expr`] for `${{ }}`, [`filter`] for what
+//! makes an event start a workflow, and [`cron`] for when a schedule is due. How a run unfolds is told as stories in `tests/core/scenarios.rs`.
 
 pub mod command;
+pub mod cron;
 pub mod decide;
 pub mod event;
 pub mod expr;

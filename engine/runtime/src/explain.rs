@@ -103,11 +103,11 @@ fn nearest(
     entry: &Entry,
     workflow: &Workflow,
 ) -> DecisionView {
-    const ORDER: [&str; 6] = ["type", "repo", "dataset", "branches", "paths", "where"];
+    const ORDER: [&str; 7] = ["type", "repo", "dataset", "trigger", "branches", "paths", "where"];
     let rank = |clause: &str| ORDER.iter().position(|c| *c == clause).unwrap_or(0);
     let mut best: Option<(usize, DecisionView)> = None;
     for filter in &workflow.on {
-        let Verdict::Filtered { clause, wanted, seen } = judge(filter, event, &enrichment.changed) else { continue };
+        let Verdict::Filtered { clause, wanted, seen } = judge(filter, event, &enrichment.facts()) else { continue };
         let place = rank(&clause);
         if best.as_ref().is_none_or(|(b, _)| place > *b) {
             let reason = format!("{}: `{clause}` wants {wanted}, seen: {seen}", describe(&filter.kind));

@@ -303,7 +303,7 @@ pub fn first_match(event: &CloudEvent, enrichment: &Enrichment, workflow: &Workf
     if !is_addressed(event, workflow) {
         return None;
     }
-    workflow.on.iter().enumerate().find_map(|(i, filter)| match judge(filter, event, &enrichment.changed) {
+    workflow.on.iter().enumerate().find_map(|(i, filter)| match judge(filter, event, &enrichment.facts()) {
         Verdict::Matches { unknown } => Some((i, unknown)),
         Verdict::Filtered { .. } => None,
     })
@@ -329,6 +329,7 @@ pub fn describe(kind: &FilterKind) -> &'static str {
         FilterKind::DatasetChanged { .. } => "dataset.changed",
         FilterKind::Manual => "manual",
         FilterKind::Event { .. } => "event",
+        FilterKind::Cron { .. } => "cron",
     }
 }
 

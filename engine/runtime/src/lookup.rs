@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use kickwheel_core::{event::PinnedSource, filter::ChangedPaths};
+use kickwheel_core::{
+    event::PinnedSource,
+    filter::{ChangedPaths, Facts},
+};
 use kickwheel_repos::{FetchError, MirrorId, PushRange};
 use kickwheel_schemas::{Millis, payload};
 use kickwheel_store::{
@@ -52,6 +55,11 @@ impl Enrichment {
             source: None,
             pushed: None,
         }
+    }
+
+    /// What filters are judged by, beside the event.
+    pub fn facts(&self) -> Facts<'_> {
+        Facts { changed: &self.changed, repo: self.repo.as_deref() }
     }
 
     /// The workflow files that apply: the registry's, with the pushed commit's in place of its repository's.

@@ -97,6 +97,7 @@ pub(crate) const ON: Table = Table {
         key("dataset.changed", Shape::Maps(&DATASET_CHANGED), "A version with changed data was published."),
         key("manual", Shape::Either(&[Shape::MapOrNothing(&MANUAL), Shape::Boolean]), "Somebody started it by hand."),
         key("event", Shape::Maps(&EVENT), "Any event of these types."),
+        key("cron", Shape::Maps(&CRON), "A schedule was due."),
     ],
 };
 
@@ -123,8 +124,32 @@ pub(crate) const DATASET_CHANGED: Table = Table {
 
 pub(crate) const MANUAL: Table = Table { what: "a `manual` filter", keys: &[ID] };
 
-pub(crate) const EVENT: Table =
-    Table { what: "an `event` filter", keys: &[required("type", Shape::Texts, "CloudEvents types."), WHERE, WITH, ID] };
+pub(crate) const EVENT: Table = Table {
+    what: "an `event` filter",
+    keys: &[
+        required("type", Shape::Texts, "CloudEvents types."),
+        key("self", Shape::Boolean, "true: also events that a run of this workflow caused."),
+        WHERE,
+        WITH,
+        ID,
+    ],
+};
+
+pub(crate) const CRON: Table = Table {
+    what: "a `cron` filter",
+    keys: &[
+        required("schedule", Shape::Text, "Five fields, or six with seconds in front, or `@daily` and its like."),
+        key("timezone", Shape::Text, "An IANA name such as `Europe/Berlin`; UTC without it."),
+        key("missed", Shape::OneOf(MISSED), "What becomes of due times that were missed; `latest` without it."),
+        key("deadline", Shape::Duration, "How late it may start."),
+        WHERE,
+        WITH,
+        ID,
+    ],
+};
+
+/// What may become of missed due times.
+pub(crate) const MISSED: &[&str] = &["latest", "all", "none"];
 
 pub(crate) const INPUT_TYPES: &[&str] = &["string", "integer", "number", "boolean", "list"];
 

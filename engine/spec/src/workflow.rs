@@ -15,6 +15,7 @@ use std::{collections::BTreeSet, ops::Range};
 
 use indexmap::IndexMap;
 use kickwheel_core::{
+    cron::name_cron_triggers,
     expr::Template,
     filter::{EventFilter, FilterKind},
     plan::{InputDecl, PLAN_FORMAT, Phase, Plan, Workflow},
@@ -154,7 +155,9 @@ fn assemble(name: String, parts: Parts<'_>, order: &graph::Order, datasets: BTre
     let inputs = parts.inputs.into_iter().map(|(name, input)| (name.to_owned(), input.decl)).collect();
     let plan =
         Plan { format: PLAN_FORMAT, workflow: name.clone(), inputs, datasets: datasets.into_iter().collect(), steps };
-    Workflow { name, on: parts.filters.into_iter().map(|filter| filter.judged).collect(), plan }
+    let mut on: Vec<EventFilter> = parts.filters.into_iter().map(|filter| filter.judged).collect();
+    name_cron_triggers(&name, &mut on);
+    Workflow { name, on, plan }
 }
 
 /// The environment that the workflow gives to each of its jobs.

@@ -2,11 +2,20 @@
 
 use indexmap::IndexMap;
 use kickwheel_core::{
+    cron::{MissedPolicy, Tick, name_cron_triggers, tick_event},
     expr::Expr,
-    filter::{ChangedPaths, EventFilter, FilterKind, GlobList, Verdict, WorkflowVerdict, judge, judge_all},
+    filter::{self, ChangedPaths, EventFilter, Facts, FilterKind, GlobList, Verdict, WorkflowVerdict},
 };
-use kickwheel_schemas::{CloudEvent, payload};
+use kickwheel_schemas::{CloudEvent, Millis, payload};
 use serde_json::{Value, json};
+
+fn judge(filter: &EventFilter, event: &CloudEvent, changed: &ChangedPaths) -> Verdict {
+    filter::judge(filter, event, &Facts::unbound(changed))
+}
+
+fn judge_all(filters: &[EventFilter], event: &CloudEvent, changed: &ChangedPaths) -> WorkflowVerdict {
+    filter::judge_all(filters, event, &Facts::unbound(changed))
+}
 
 fn push(branch: &str) -> CloudEvent {
     let data = json!({"repo": "churn", "branch": branch, "commit_count": 2, "forced": null});
@@ -154,8 +163,10 @@ fn datasets_manual_starts_and_plain_events_are_judged() {
     );
     let manual = CloudEvent::new("/manual/default", "1", payload::MANUAL, Value::Null);
     assert_eq!(judge(&filter(FilterKind::Manual, None), &manual, &paths), matches());
-    let plain =
-        filter(FilterKind::Event { types: texts(&["com.example.a", "com.example.b"]) }, Some("event.source == '/x'"));
+    let plain = filter(
+        FilterKind::Event { types: texts(&["com.example.a", "com.example.b"]), own_runs: false },
+        Some("event.source == '/x'"),
+    );
     let event = |source: &str, ty: &str| CloudEvent::new(source, "1", ty, Value::Null);
     assert_eq!(judge(&plain, &event("/x", "com.example.b"), &paths), matches());
     assert_eq!(
@@ -184,4 +195,81 @@ fn one_filter_suffices_and_a_certain_one_is_preferred() {
         panic!("nothing matches")
     };
     assert_eq!(verdicts, [filtered("type", "dev.kickwheel.manual.started", "dev.kickwheel.git.branch.updated")]);
+}
+
+#[test]
+fn the_bound_name_of_a_repository_counts_and_the_providers_only_without_one() {
+    let by_name = filter(git(&["churn"], &[], &[]), None);
+    let mut event = push("main");
+    event.data["repo"] = json!("acme/churn-model");
+    let paths = complete(&[]);
+    let bound = |repo| filter::judge(&by_name, &event, &Facts { changed: &paths, repo });
+    assert_eq!(bound(Some("churn")), matches());
+    assert_eq!(bound(Some("other")), filtered("repo", "churn", "other"));
+    assert_eq!(bound(None), filtered("repo", "churn", "acme/churn-model"));
+}
+
+#[test]
+fn a_merge_queues_branch_must_be_named() {
+    let queued = "gh-readonly-queue/main/pr-7-edc6";
+    let check = |branches: &[&str], expected: bool| {
+        let verdict = judge(&filter(git(&[], branches, &[]), None), &push(queued), &complete(&[]));
+        assert_eq!(verdict == matches(), expected, "{branches:?}: {verdict:?}");
+    };
+    check(&[], false);
+    check(&["**"], false);
+    check(&["!dev"], false);
+    check(&["**/pr-*"], false);
+    check(&["gh-readonly-queue/**"], true);
+    check(&["**", "gh-readonly-queue/main/*"], true);
+    check(&["gh-readonly-queue/**", "!gh-readonly-queue/main/**"], false);
+    check(&["gh-readonly-queue/**", "!**/pr-7-*", "**"], false);
+    assert_eq!(
+        judge(&filter(git(&[], &[], &[]), None), &push(queued), &complete(&[])),
+        filtered("branches", "any but a merge queue's own", queued)
+    );
+}
+
+#[test]
+fn a_tick_starts_the_filter_of_its_trigger_only() {
+    let cron = |id: Option<&str>| EventFilter {
+        id: id.map(str::to_owned),
+        ..filter(
+            FilterKind::Cron {
+                trigger: String::new(),
+                schedule: "@daily".into(),
+                timezone: "UTC".into(),
+                missed: MissedPolicy::Latest,
+                deadline_ms: None,
+            },
+            None,
+        )
+    };
+    let names = |filters: &[EventFilter]| -> Vec<String> {
+        let name = |filter: &EventFilter| match &filter.kind {
+            FilterKind::Cron { trigger, .. } => Some(trigger.clone()),
+            _ => None,
+        };
+        filters.iter().filter_map(name).collect()
+    };
+    let mut alone = [filter(FilterKind::Manual, None), cron(None)];
+    name_cron_triggers("w", &mut alone);
+    assert_eq!(names(&alone), ["w"]);
+    let mut several = [cron(None), cron(Some("night")), cron(None)];
+    name_cron_triggers("w", &mut several);
+    assert_eq!(names(&several), ["w:0", "w:night", "w:2"]);
+    let tick = tick_event("w:night", &Tick { scheduled_at: Millis(0), late_by_ms: 3, missed: 1 });
+    assert_eq!(tick.id, "w:night@1970-01-01T00:00:00.000Z");
+    assert_eq!((tick.source.as_str(), tick.subject.as_deref()), ("/cron/w:night", Some("w:night")));
+    assert_eq!(
+        tick.data,
+        json!({"trigger": "w:night", "scheduled_at": "1970-01-01T00:00:00.000Z", "late_by": 3, "missed": 1})
+    );
+    let paths = ChangedPaths::NotApplicable;
+    assert_eq!(judge(&several[1], &tick, &paths), matches());
+    assert_eq!(judge(&several[0], &tick, &paths), filtered("trigger", "w:0", "w:night"));
+    assert!(
+        matches!(judge(&alone[1], &push("main"), &paths), Verdict::Filtered { clause, .. } if clause == "type"),
+        "a push is no tick"
+    );
 }

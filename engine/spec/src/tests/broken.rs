@@ -20,10 +20,54 @@ fn keys_must_exist() {
 fn keys_of_later_releases_are_unknown_like_any_other() {
     check("version: 1\nname: w\nconcurrency: {limit: 1}\nsteps: {a: {run: x}}\n", &["unknown-key 3:1"]);
     check(&with_step("run: x\nsweep: {}"), &["unknown-key 6:5"]);
-    check("version: 1\nname: w\non: {cron: {schedule: x}}\nsteps: {a: {run: x}}\n", &["unknown-trigger 3:6"]);
+    check("version: 1\nname: w\non: {jira.issue: {project: X}}\nsteps: {a: {run: x}}\n", &["unknown-trigger 3:6"]);
     let (message, help) = only("version: 1\nname: w\non: {git.psh: {}}\nsteps: {a: {run: x}}\n");
     assert_eq!(message, "there is no trigger `git.psh`");
-    assert_eq!(help, "did you mean `git.push`? Known triggers: `git.push`, `dataset.changed`, `manual`, `event`");
+    assert_eq!(
+        help,
+        "did you mean `git.push`? Known triggers: `git.push`, `dataset.changed`, `manual`, `event`, `cron`"
+    );
+}
+
+#[test]
+fn schedules_must_be_due_some_day() {
+    let cron = |keys: &str| format!("version: 1\nname: w\non:\n  cron: {{{keys}}}\nsteps: {{a: {{run: x}}}}\n");
+    check(&cron("timezone: UTC"), &["missing-key 4:3"]);
+    check("version: 1\nname: w\non: cron\nsteps: {a: {run: x}}\n", &["missing-key 3:5"]);
+    check(&cron("schedule: '0 3 * *'"), &["bad-value 4:20"]);
+    check(&cron("schedule: '0 25 * * MON'"), &["bad-value 4:23"]);
+    check(&cron("schedule: '0 0 30 2 *'"), &["bad-value 4:20"]);
+    check(&cron("schedule: '@reboot'"), &["bad-value 4:20"]);
+    check(&cron("schedule: 5"), &["wrong-type 4:20"]);
+    check(
+        &cron("schedule: '* * * * *', timezone: Europe/Berln, missed: last, deadline: 0s"),
+        &["bad-value 4:43", "bad-value 4:65", "bad-value 4:81"],
+    );
+    assert_eq!(
+        only(&cron("schedule: '0 3 * * MOO'")),
+        (
+            "`MOO` cannot be the day of week of a schedule".into(),
+            "values are 0 to 7 (0 and 7 are Sunday) or SUN to SAT, ranges ascend, steps are 1 to 7".into()
+        )
+    );
+    assert_eq!(
+        only(&cron("schedule: '@daily', timezone: berlin")),
+        ("there is no time zone `berlin`".into(), "did you mean `Europe/Berlin`?".into())
+    );
+    check(&cron("schedule: '@daily', where: event.data.branch == 'x'"), &["unknown-field 4:48"]);
+}
+
+#[test]
+fn fields_of_what_runs_and_models_say_are_known() {
+    let on = |ty: &str, condition: &str| {
+        format!("version: 1\nname: w\non:\n  event: {{type: {ty}, where: '{condition}'}}\nsteps: {{a: {{run: x}}}}\n")
+    };
+    let finished = "dev.kickwheel.run.finished";
+    check(&on(finished, "event.data.state == \"succeeded\" && event.data.cause.type != \"\""), &[]);
+    check(&on(finished, "event.data.stat == \"x\""), &["unknown-field 4:64"]);
+    check(&on(finished, "event.data.branch == \"main\""), &["uncertain-field 4:64"]);
+    check(&on("dev.kickwheel.model.promoted", "event.data.metrics.loss < 0.5 && event.data.version > 1"), &[]);
+    check(&on("dev.kickwheel.run.finish", "true"), &["unknown-event-type 4:17"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Files without mistakes, and the plans that come of them.
 
 use kickwheel_core::{
+    cron::MissedPolicy,
     filter::FilterKind,
     plan::{Action, Phase, Workflow},
 };
@@ -161,6 +162,32 @@ fn triggers_may_be_named_alone_or_left_out() {
         let kinds: Vec<FilterKind> = workflow.on.into_iter().map(|filter| filter.kind).collect();
         assert_eq!(kinds, expected, "{on}");
     }
+}
+
+#[test]
+fn cron_filters_name_their_triggers() {
+    let workflow = workflow(
+        "version: 1\nname: w\non:\n  cron:\n    - {schedule: '0 3 * * MON', timezone: Europe/Berlin, missed: all, deadline: 1h}\n    - {schedule: '@daily', id: night}\nsteps: {a: {run: x}}\n",
+    );
+    let triggers = kickwheel_core::cron::cron_triggers(&workflow);
+    let seen: Vec<_> = triggers.iter().map(|t| (t.name, t.schedule, t.timezone, t.missed, t.deadline_ms)).collect();
+    assert_eq!(
+        seen,
+        [
+            ("w:0", "0 3 * * MON", "Europe/Berlin", MissedPolicy::All, Some(3_600_000)),
+            ("w:night", "@daily", "UTC", MissedPolicy::Latest, None)
+        ]
+    );
+}
+
+#[test]
+fn a_workflow_may_declare_that_it_triggers_itself() {
+    let event = |keys: &str| {
+        let text = format!("version: 1\nname: w\non: {{event: {{type: a.b{keys}}}}}\nsteps: {{a: {{run: x}}}}\n");
+        workflow(&text).on.remove(0).kind
+    };
+    assert_eq!(event(""), FilterKind::Event { types: vec!["a.b".into()], own_runs: false });
+    assert_eq!(event(", self: true"), FilterKind::Event { types: vec!["a.b".into()], own_runs: true });
 }
 
 #[test]

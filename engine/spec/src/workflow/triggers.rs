@@ -2,25 +2,30 @@
 
 use indexmap::IndexMap;
 use kickwheel_core::{
+    cron::{self, DEFAULT_ZONE, MissedPolicy, Schedule, ScheduleError},
     expr::Template,
     filter::{EventFilter, FilterKind},
 };
-use kickwheel_schemas::{catalog::EVENT_TYPES, cloudevent::MAX_ATTRIBUTE_BYTES, payload};
+use kickwheel_schemas::{
+    catalog::EVENT_TYPES,
+    cloudevent::MAX_ATTRIBUTE_BYTES,
+    payload::{self, OUR_TYPES},
+};
 
-use super::{Filter, Input, inputs, reader::Reader};
+use super::{
+    Filter, Input, inputs,
+    reader::{Fields, Reader},
+};
 use crate::{
     diagnostic::{Code, list},
     expression::{Pending, Wanted},
-    keys::{DATASET_CHANGED, EVENT, GIT_PUSH, MANUAL as MANUAL_KEYS, ON, Table},
+    keys::{CRON, DATASET_CHANGED, EVENT, GIT_PUSH, MANUAL as MANUAL_KEYS, MISSED, ON, Table},
     raw::{Entry, Kind, Node},
     values,
 };
 
 /// The kind of filter that a person satisfies.
 pub(super) const MANUAL: &str = "manual";
-
-/// Prefix of the event types that only we define.
-const OUR_TYPES: &str = "dev.kickwheel.";
 
 /// Kinds of filter.
 #[derive(Clone, Copy)]
@@ -29,6 +34,7 @@ enum Trigger {
     DatasetChanged,
     Manual,
     Event,
+    Cron,
 }
 
 impl Trigger {
@@ -38,6 +44,7 @@ impl Trigger {
             "dataset.changed" => Self::DatasetChanged,
             MANUAL => Self::Manual,
             "event" => Self::Event,
+            "cron" => Self::Cron,
             _ => return None,
         })
     }
@@ -48,6 +55,7 @@ impl Trigger {
             Self::DatasetChanged => "dataset.changed",
             Self::Manual => MANUAL,
             Self::Event => "event",
+            Self::Cron => "cron",
         }
     }
 
@@ -57,6 +65,7 @@ impl Trigger {
             Self::DatasetChanged => &DATASET_CHANGED,
             Self::Manual => &MANUAL_KEYS,
             Self::Event => &EVENT,
+            Self::Cron => &CRON,
         }
     }
 }
@@ -67,7 +76,8 @@ pub(super) fn event_types(kind: &FilterKind) -> Vec<&str> {
         FilterKind::GitPush { .. } => vec![payload::GIT_BRANCH_CREATED, payload::GIT_BRANCH_UPDATED],
         FilterKind::DatasetChanged { .. } => vec![payload::DATASET_VERSION_PUBLISHED],
         FilterKind::Manual => vec![payload::MANUAL],
-        FilterKind::Event { types } => types.iter().map(String::as_str).collect(),
+        FilterKind::Event { types, own_runs: _ } => types.iter().map(String::as_str).collect(),
+        FilterKind::Cron { .. } => vec![payload::CRON_TICK],
     }
 }
 
@@ -88,6 +98,13 @@ pub(super) fn read<'n>(
                             .report
                             .error(Code::MissingKey, node.span.clone(), message)
                             .help("write `on: {event: {type: …}}`");
+                    }
+                    Trigger::Cron => {
+                        let message = "`cron` needs its `schedule`";
+                        reader
+                            .report
+                            .error(Code::MissingKey, node.span.clone(), message)
+                            .help("write for example `on: {cron: {schedule: \"0 3 * * MON\"}}`");
                     }
                     Trigger::GitPush | Trigger::DatasetChanged | Trigger::Manual => {
                         filters.push(unrestricted(trigger, node));
@@ -136,7 +153,14 @@ fn unrestricted(trigger: Trigger, node: &Node) -> Filter<'_> {
         Trigger::GitPush => FilterKind::GitPush { repos: Vec::new(), branches: Vec::new(), paths: Vec::new() },
         Trigger::DatasetChanged => FilterKind::DatasetChanged { datasets: Vec::new() },
         Trigger::Manual => FilterKind::Manual,
-        Trigger::Event => FilterKind::Event { types: Vec::new() },
+        Trigger::Event => FilterKind::Event { types: Vec::new(), own_runs: false },
+        Trigger::Cron => FilterKind::Cron {
+            trigger: String::new(),
+            schedule: String::new(),
+            timezone: DEFAULT_ZONE.to_owned(),
+            missed: MissedPolicy::default(),
+            deadline_ms: None,
+        },
     };
     let filter = EventFilter { id: None, kind, condition: None, with: IndexMap::new() };
     Filter { judged: filter, kind: trigger.name(), span: node.span.clone(), pending: Vec::new() }
@@ -197,8 +221,10 @@ fn read_filter<'n>(
             for (ty, node) in &types {
                 check_event_type(ty, node, reader);
             }
-            FilterKind::Event { types: owned(types) }
+            let own_runs = fields.get("self").and_then(|entry| reader.boolean(entry)).unwrap_or(false);
+            FilterKind::Event { types: owned(types), own_runs }
         }
+        Trigger::Cron => read_cron(&fields, reader),
     };
     if let Some(entry) = fields.get("id")
         && let Some(id) = reader.plain_text(entry)
@@ -215,6 +241,81 @@ fn read_filter<'n>(
         filter.judged.with = read_with(entry, inputs, &mut filter.pending, reader);
     }
     Some(filter)
+}
+
+/// The trigger's name is given when the workflow's is known to be usable.
+fn read_cron(fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> FilterKind {
+    let mut texts = [String::new(), DEFAULT_ZONE.to_owned()];
+    for (key, text) in ["schedule", "timezone"].into_iter().zip(&mut texts) {
+        let Some(entry) = fields.get(key) else { continue };
+        let Some(written) = reader.plain_text(entry) else { continue };
+        written.clone_into(text);
+        let read = match key {
+            "schedule" => Schedule::parse(written, DEFAULT_ZONE).map(|_| ()),
+            _ => cron::zone(written).map(|_| ()),
+        };
+        if let Err(error) = read {
+            report_schedule(&error, &entry.value, reader);
+        }
+    }
+    let missed = fields.get("missed").and_then(|entry| {
+        let text = reader.plain_text(entry)?;
+        let policy = match text {
+            "latest" => MissedPolicy::Latest,
+            "all" => MissedPolicy::All,
+            "none" => MissedPolicy::None,
+            _ => {
+                let help = reader.report.suggest(text, "values", MISSED.iter().copied());
+                let message = format!("`missed` cannot be `{text}`");
+                reader.report.error(Code::BadValue, entry.value.span.clone(), message).help(help);
+                return None;
+            }
+        };
+        Some(policy)
+    });
+    let deadline_ms = fields.get("deadline").and_then(|entry| reader.duration(entry));
+    let [schedule, timezone] = texts;
+    FilterKind::Cron { trigger: String::new(), schedule, timezone, missed: missed.unwrap_or_default(), deadline_ms }
+}
+
+/// What is wrong with a schedule, at the very field.
+fn report_schedule(error: &ScheduleError, node: &Node, reader: &mut Reader<'_, '_>) {
+    let (span, message, help) = match error {
+        ScheduleError::TooLong { bytes } => (
+            node.span.clone(),
+            format!("the schedule has {bytes} bytes, at most {} are read", cron::MAX_EXPRESSION_BYTES),
+            "split it into several filters".to_owned(),
+        ),
+        ScheduleError::FieldCount { expression, found } => (
+            node.span.clone(),
+            format!("the schedule `{expression}` has {found} fields, but needs five, or six with seconds in front"),
+            "minute, hour, day of month, month, day of week: for example `0 3 * * MON`".to_owned(),
+        ),
+        ScheduleError::Nickname { name } => (
+            node.span.clone(),
+            format!("there is no schedule `{name}`"),
+            "`@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`, `@hourly`".to_owned(),
+        ),
+        ScheduleError::Field { field, text, reason, at } => (
+            node.span_within(reader.report.source(), at.clone()),
+            format!("`{text}` cannot be the {field} of a schedule"),
+            reason.clone(),
+        ),
+        ScheduleError::Impossible { expression } => (
+            node.span.clone(),
+            format!("the schedule `{expression}` is never due: no such day exists in its months"),
+            "correct the day of the month, or the month".to_owned(),
+        ),
+        ScheduleError::Zone { zone, nearest } => (
+            node.span.clone(),
+            format!("there is no time zone `{zone}`"),
+            nearest.as_ref().map_or_else(
+                || "write an IANA name such as `Europe/Berlin`".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            ),
+        ),
+    };
+    reader.report.error(Code::BadValue, span, message).help(help);
 }
 
 fn check_event_type(ty: &str, node: &Node, reader: &mut Reader<'_, '_>) {
