@@ -148,3 +148,40 @@ pub async fn the_first_cached_result_stays(fixture: Fixture) {
     assert_eq!(earlier(b.run).await, [a.to_string()]);
     assert_eq!(earlier(a.run).await, [] as [String; 0]);
 }
+
+pub async fn a_cached_result_is_replaced_only_if_it_is_the_expected_one(fixture: Fixture) {
+    let (store, lease) = fixture.owned().await;
+    let task = |index| TaskKey { run: new_run(), step: "prepare".into(), index };
+    let put = |task: &TaskKey, output| write::CachePut {
+        project: PROJECT.into(),
+        scope: "trusted".into(),
+        key: "k".into(),
+        task: task.clone(),
+        output: json!(output),
+        at: AT,
+    };
+    let replace =
+        |put, expected: &TaskKey| Write::CacheReplace(write::CacheReplace { put, expected_task: expected.to_string() });
+    let found = async || {
+        let row = store.cache_get(PROJECT, "trusted", "k").await.unwrap().unwrap();
+        (row.task, row.output)
+    };
+    let (gone, first, second) = (task(0), task(1), task(2));
+    store.write(vec![Write::CachePut(put(&gone, 0))]).await.unwrap();
+    let elsewhere = write::CachePut { scope: "other".into(), ..put(&gone, 9) };
+    store.write(vec![Write::CachePut(elsewhere)]).await.unwrap();
+    // Two tasks found that its bytes were gone; who comes second changes nothing, and its unit is not refused.
+    store.write(vec![replace(put(&first, 1), &gone)]).await.unwrap();
+    let run = started(&store, lease, "e").await;
+    let accepted = Write::Append(append(lease, run, 1, &["accepted"]));
+    store.write(vec![accepted, replace(put(&second, 2), &gone)]).await.unwrap();
+    assert_eq!(found().await, (first.to_string(), json!(1)));
+    assert_eq!(events_of(&store, run).await, ["first", "accepted"]);
+    let other = store.cache_get(PROJECT, "other", "k").await.unwrap().unwrap();
+    assert_eq!((other.task, other.output), (gone.to_string(), json!(9)));
+    // Nothing there is nothing in the way.
+    let fresh = write::CachePut { key: "new".into(), ..put(&second, 3) };
+    store.write(vec![replace(fresh, &gone)]).await.unwrap();
+    let row = store.cache_get(PROJECT, "trusted", "new").await.unwrap().unwrap();
+    assert_eq!((row.task, row.output), (second.to_string(), json!(3)));
+}

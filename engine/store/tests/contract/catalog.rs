@@ -39,6 +39,8 @@ pub async fn named_things_are_put_replaced_and_removed(fixture: Fixture) {
     assert_eq!(store.repo(PROJECT, "churn").await.unwrap(), Some(repo.clone()));
     repo.reason = None;
     repo.default_branch = Some("main".into());
+    repo.secret = Some("deploy".into());
+    repo.poll_ms = Some(60_000);
     store.write(vec![Write::PutRepo(repo.clone())]).await.unwrap();
     assert_eq!(store.repos(None).await.unwrap(), [repo]);
     assert_eq!(store.repos(Some("other")).await.unwrap(), []);

@@ -49,6 +49,8 @@ pub struct Fixture {
 /// Time of all writes, where a case does not care.
 pub const AT: Millis = Millis(1_800_000_000_000);
 pub const LEASE: Duration = Duration::from_mins(1);
+/// How long a case waits for what must come.
+pub const DEADLINE: Duration = Duration::from_secs(20);
 pub const PROJECT: &str = "demo";
 
 /// Distinct bytes for ids, also between processes; their order is that of the calls.

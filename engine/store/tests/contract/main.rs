@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod access;
 mod assets;
 mod catalog;
 mod crash;
@@ -16,7 +17,12 @@ mod lanes;
 mod leases;
 mod opening;
 mod outage;
+mod partitions;
+mod quarantine;
+mod relay;
 mod runs;
+mod spool;
+mod triggers;
 
 use std::{panic::AssertUnwindSafe, pin::Pin};
 
@@ -60,9 +66,34 @@ const CASES: &[Case] = cases![
     assets::a_task_registers_a_model_once,
     assets::equal_bytes_are_no_new_version_of_a_dataset,
     assets::the_first_cached_result_stays,
+    assets::a_cached_result_is_replaced_only_if_it_is_the_expected_one,
     catalog::revisions_of_a_registry_have_no_gaps,
     catalog::named_things_are_put_replaced_and_removed,
     catalog::a_report_that_was_replaced_is_not_done,
+    triggers::a_changed_trigger_stays_paused_and_as_old_as_it_is,
+    triggers::a_state_moves_on_only_from_the_expected_version,
+    triggers::a_state_goes_with_its_trigger,
+    access::secrets_are_listed_without_their_values,
+    access::a_secret_that_was_set_meanwhile_is_not_rekeyed,
+    access::tokens_are_found_by_hash_until_they_end,
+    access::a_token_is_made_once,
+    spool::ingress_is_spooled_only_in_that_mode,
+    spool::the_spool_keeps_its_order_and_each_key_once,
+    spool::direct_waits_until_the_ingress_is_drained,
+    partitions::known_partitions_stay_as_they_are,
+    partitions::free_and_expired_partitions_are_taken_and_held_ones_are_not,
+    partitions::replicas_that_take_at_once_share_nothing,
+    partitions::an_offset_moves_with_what_was_read_or_neither_does,
+    partitions::a_stopped_partition_is_nobodys_until_it_is_reset,
+    relay::the_journal_of_a_shard_is_read_in_commit_order,
+    relay::a_relay_cursor_moves_on_under_the_epoch,
+    relay::sealing_waits_for_the_relay,
+    quarantine::an_input_is_kept_once_with_its_bytes,
+    quarantine::an_input_is_resolved_once,
+    quarantine::a_requeued_event_is_last_in_its_lane,
+    quarantine::an_event_accepted_in_the_same_unit_can_be_requeued,
+    quarantine::a_dropped_event_is_gone_for_good,
+    quarantine::a_range_of_events_is_read_oldest_first,
     crash::nothing_acknowledged_is_lost_when_the_process_is_killed,
 ];
 

@@ -1,7 +1,9 @@
 //! What can be wrong when a store is opened.
 
+use std::str::FromStr as _;
+
 use kickwheel_store::{OpenError, Store};
-use sqlx::{Connection as _, PgConnection, SqliteConnection};
+use sqlx::{Connection as _, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 
 use crate::fixture::{self, Fixture, Kind};
 
@@ -25,6 +27,45 @@ async fn a_newer_database_is_refused() {
         }
         let refused = Store::open(&fixture.url).await;
         assert!(matches!(refused, Err(OpenError::Newer { found: 9999, .. })), "{refused:?}");
+        fixture.remove().await;
+    }
+}
+
+/// What the first version left behind: its tables, its line, and a bound repository.
+const FIRST: [&str; 3] = [
+    "CREATE TABLE schema_version (number bigint NOT NULL PRIMARY KEY, name text NOT NULL, at bigint NOT NULL)",
+    "INSERT INTO schema_version (number, name, at) VALUES (1, 'first_tables', 0)",
+    "INSERT INTO repos (project, name, url, default_branch, hook, reason) VALUES ('demo', 'churn', '/srv', NULL, 1, NULL)",
+];
+
+#[tokio::test]
+async fn an_older_database_is_migrated_with_its_rows() {
+    for kind in [Some(Kind::Sqlite), fixture::postgres()].into_iter().flatten() {
+        let fixture = Fixture::new(&kind).await;
+        let [table, line, repo] = FIRST;
+        match kind {
+            Kind::Sqlite => {
+                let tables = include_str!("../../migrations/sqlite/0001_first_tables.sql");
+                let options = SqliteConnectOptions::from_str(&fixture.url).unwrap().create_if_missing(true);
+                let mut conn = SqliteConnection::connect_with(&options).await.unwrap();
+                for sql in [tables, table, line, repo] {
+                    sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+                }
+                conn.close().await.unwrap();
+            }
+            Kind::Postgres { .. } => {
+                let tables = include_str!("../../migrations/postgres/0001_first_tables.sql");
+                let mut conn = PgConnection::connect(&fixture.url).await.unwrap();
+                for sql in [tables, table, line, repo] {
+                    sqlx::raw_sql(sql).execute(&mut conn).await.unwrap();
+                }
+            }
+        }
+        let store = fixture.open().await;
+        let repo = store.repo("demo", "churn").await.unwrap().unwrap();
+        assert_eq!((repo.url.as_str(), repo.hook, repo.secret, repo.poll_ms), ("/srv", true, None, None));
+        assert_eq!(store.triggers(None).await.unwrap(), []);
+        store.bus_mode().await.unwrap();
         fixture.remove().await;
     }
 }

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use kickwheel_store::{Health, Options, Store, Write, WriteError, Written, write};
 use sqlx::{Connection as _, PgConnection, SqliteConnection};
 
-use crate::fixture::{self, Fixture, Kind, append, events_of, started};
-
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::fixture::{self, DEADLINE, Fixture, Kind, append, events_of, started};
 
 fn set(value: &str) -> Vec<Write> {
     vec![Write::SetMeta(write::SetMeta { key: "k".into(), value: value.into() })]
