@@ -41,6 +41,9 @@ pub use unit::{Unit, follow_pure_chain, progress};
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// Longest wait between tries.
 const RETRY_MAX: Duration = Duration::from_secs(2);
+/// Attempts of one run that are performed at once, those that wait for admission included. An array step of ten thousand
+/// tasks so costs the memory of this many, and does not fill the line of a pool before anybody else comes.
+const MAX_PERFORMING: usize = 512;
 
 /// News for a run.
 #[derive(Debug)]
@@ -405,6 +408,10 @@ fn execute(shared: &Arc<Shared>, cell: &Arc<Cell>, loaded: &Loaded, attempt: (St
         if stopped {
             stop.cancel();
         }
+        return;
+    }
+    if performing.len() >= MAX_PERFORMING {
+        // Each end of one makes a turn, which comes here again.
         return;
     }
     let stop = CancellationToken::new();

@@ -1,0 +1,186 @@
+//! Whether a push was reported before, by another channel.
+//!
+//! One push may be told by a webhook, by the repository's own hook and by polling. Each ref has a chain of recorded
+//! *transitions*, each with the channels that have reported it. A push is a duplicate of a transition that its channel
+//! has not reported yet; the same channel reporting the same move again is a new move (A→B→A→B is legitimate). Time plays
+//! no part in it.
+//!
+//! Pure: [`questions`] says which commits' order must be known, the caller asks the mirror, [`judge`] decides. What it
+//! does not do: looking at identities of events (redeliveries), which the store does when an event is accepted.
+
+use std::collections::BTreeMap;
+
+use kickwheel_store::EventKey;
+
+/// Newest transitions of a ref that are looked at. What is older than so many moves is not reported any more by anybody.
+pub const WINDOW: u32 = 64;
+
+/// The channel that sees states instead of moves: whatever lies between two looks is one move to it.
+pub const POLL: &str = "poll";
+
+/// A recorded move of a ref.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// Counts from 1 for the ref.
+    pub number: u64,
+    /// Commit before; none when the ref was created.
+    pub before: Option<String>,
+    /// Commit after; none when the ref was deleted.
+    pub after: Option<String>,
+    /// Who has reported it.
+    pub channels: Vec<String>,
+    /// The event that was decided for it.
+    pub event: EventKey,
+    /// False for one that came late: the ref was further on already.
+    pub moved_head: bool,
+}
+
+/// A move that is reported now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Push<'a> {
+    /// Commit before; none when the ref was created.
+    pub before: Option<&'a str>,
+    /// Commit after; none when the ref was deleted.
+    pub after: Option<&'a str>,
+    /// Who reports it.
+    pub channel: &'a str,
+    /// The newest transition that the reporter knew: only later ones can be the same move. For polling.
+    pub since: u64,
+}
+
+/// What it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A move that nobody has reported.
+    New,
+    /// A move that nobody has reported, of a ref that is further on already.
+    Late,
+    /// Told before.
+    Duplicate {
+        /// The transitions that this channel has now reported.
+        reported: Vec<u64>,
+        /// The event that was decided for it.
+        of: EventKey,
+    },
+}
+
+/// Answers of the mirror: for (older, newer), whether the first is an ancestor of the second or the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ancestry(BTreeMap<(String, String), bool>);
+
+impl Ancestry {
+    /// Keeps an answer. What is not known counts as no.
+    pub fn learn(&mut self, older: String, newer: String, is_ancestor: bool) {
+        self.0.insert((older, newer), is_ancestor);
+    }
+
+    fn holds(&self, older: &str, newer: &str) -> bool {
+        older == newer || self.0.get(&(older.to_owned(), newer.to_owned())).copied().unwrap_or(false)
+    }
+}
+
+/// Pairs (older, newer) of commits whose order [`judge`] wants to know. Empty in the usual cases: most pushes are told by
+/// one channel, or exactly alike by several.
+pub fn questions(chain: &[Transition], push: &Push<'_>) -> Vec<(String, String)> {
+    let mut asked: Vec<(String, String)> = Vec::new();
+    let Some(after) = push.after else { return asked };
+    if exact(chain, push).is_some() {
+        return asked;
+    }
+    let mut ask = |older: &str, newer: &str| {
+        let pair = (older.to_owned(), newer.to_owned());
+        if older != newer && !asked.contains(&pair) {
+            asked.push(pair);
+        }
+    };
+    for transition in open_to(chain, push) {
+        if let Some(end) = &transition.after {
+            ask(after, end);
+            if let (Some(start), Some(before)) = (&transition.before, push.before) {
+                ask(start, before);
+            }
+        }
+    }
+    if let Some(head) = head(chain) {
+        ask(after, head);
+    }
+    if let Some(before) = push.before
+        && !asked.is_empty()
+    {
+        asked.push((before.to_owned(), after.to_owned()));
+    }
+    asked
+}
+
+/// Decides what a report is. `chain` is oldest first.
+pub fn judge(chain: &[Transition], push: &Push<'_>, ancestry: &Ancestry) -> Verdict {
+    if let Some(found) = exact(chain, push) {
+        return found;
+    }
+    let Some(after) = push.after else { return Verdict::New };
+    let forward = push.before.is_none_or(|before| ancestry.holds(before, after));
+    if !forward {
+        return Verdict::New;
+    }
+    if let Some(transition) = open_to(chain, push).find(|t| lies_inside(t, push, after, ancestry)) {
+        // It has been told in full when its end has been told.
+        let reported =
+            if transition.after.as_deref() == Some(after) { vec![transition.number] } else { Vec::new() };
+        return Verdict::Duplicate { reported, of: transition.event };
+    }
+    match head(chain) {
+        Some(head) if head != after && ancestry.holds(after, head) => Verdict::Late,
+        Some(_) | None => Verdict::New,
+    }
+}
+
+/// Transitions that this channel may still report.
+fn open_to<'a>(chain: &'a [Transition], push: &Push<'a>) -> impl Iterator<Item = &'a Transition> {
+    let (since, channel) = (push.since, push.channel);
+    chain.iter().filter(move |t| t.number > since && !t.channels.iter().any(|c| c == channel))
+}
+
+/// The same move, or moves that follow on one another and together are the same.
+fn exact(chain: &[Transition], push: &Push<'_>) -> Option<Verdict> {
+    let open: Vec<&Transition> = open_to(chain, push).collect();
+    let mut found = None;
+    for (start, first) in open.iter().enumerate() {
+        if first.before.as_deref() != push.before {
+            continue;
+        }
+        let mut end = start;
+        loop {
+            if open[end].after.as_deref() == push.after {
+                let reported: Vec<u64> = open[start..=end].iter().map(|t| t.number).collect();
+                found = Some(Verdict::Duplicate { reported, of: open[end].event });
+                // A poll sees the state of now: of several ways to it, the one that goes furthest was taken.
+                if push.channel != POLL {
+                    return found;
+                }
+            }
+            match open.get(end + 1) {
+                Some(next) if next.number == open[end].number + 1 && next.before == open[end].after => end += 1,
+                Some(_) | None => break,
+            }
+        }
+    }
+    found
+}
+
+fn lies_inside(transition: &Transition, push: &Push<'_>, after: &str, ancestry: &Ancestry) -> bool {
+    let Some(end) = &transition.after else { return false };
+    let begins = match (&transition.before, push.before) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(start), Some(before)) => ancestry.holds(start, before),
+    };
+    begins && ancestry.holds(after, end)
+}
+
+/// Where the ref stands by what is recorded.
+fn head(chain: &[Transition]) -> Option<&str> {
+    chain.iter().rev().find(|t| t.moved_head).and_then(|t| t.after.as_deref())
+}
+
+#[cfg(test)]
+mod tests;
