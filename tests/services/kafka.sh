@@ -1,0 +1,264 @@
+#!/usr/bin/env bash
+# A private Apache Kafka for tests: up | down | status | stop | start | recreate TOPIC.
+#
+# It needs java (17 or newer), maven and python3. One process in KRaft mode is broker and controller, on free ports of
+# 127.0.0.1, and never touches a broker that is there already. `up` prints its address, 127.0.0.1:PORT, and nothing else
+# on standard output. `stop` ends the process and keeps data and port, `start` brings the same broker back: that is what
+# fault tests need. `recreate` deletes a topic and makes it again, empty and under a new id. `down` ends it and removes
+# all. What `up` made is written in the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up`
+# finds it again. Kafka's libraries are fetched once, by Maven, into $KICKWHEEL_CACHE/kafka-VERSION.
+set -euo pipefail
+
+version=4.1.0
+cache_root=${KICKWHEEL_CACHE:-${HOME:?}/.cache/kickwheel}
+cache=${KICKWHEEL_SERVICES:-$cache_root/services}
+libs=$cache_root/kafka-$version
+record=$cache/kafka.env
+
+fetch_libs() {
+  if [ -d "$libs" ]; then return; fi
+  local tool
+  for tool in java mvn; do
+    command -v "$tool" >/dev/null || { echo "kafka: $tool was not found; ./dev setup installs it" >&2; return 1; }
+  done
+  echo "kafka: fetching Apache Kafka $version (once)" >&2
+  mkdir -p "$cache_root"
+  local new
+  # A folder of its own for each try, and one rename at the end: two that fetch at once do not disturb each other, and a
+  # half-finished download is never taken for a whole one.
+  new=$(mktemp -d "$libs.new.XXXXXX")
+  cat >"$new/pom.xml" <<POM
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>kickwheel</groupId>
+  <artifactId>kafka-for-tests</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$version</version></dependency>
+  </dependencies>
+</project>
+POM
+  if ! mvn --quiet --batch-mode --file "$new/pom.xml" dependency:copy-dependencies \
+    -DoutputDirectory="$new" -DincludeScope=runtime >&2; then
+    rm -rf "$new"
+    return 1
+  fi
+  if ! mv --no-target-directory "$new" "$libs" 2>/dev/null; then
+    rm -rf "$new"
+    [ -d "$libs" ] || { echo "kafka: $libs could not be written" >&2; return 1; }
+  fi
+}
+
+load_record() {
+  [ -f "$record" ] || return 1
+  # shellcheck disable=SC1090
+  . "$record"
+}
+
+# A process id may have been given to another program since: the folder in its command line says that it is ours.
+is_up() {
+  load_record || return 1
+  local pid
+  pid=$(cat "$folder/pid" 2>/dev/null) || return 1
+  # Null bytes part the words of a command line, so it is compared as text with them taken out.
+  [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$folder/server.properties"
+}
+
+free_ports() {
+  python3 - <<'PY'
+import socket
+taken = [socket.socket() for _ in range(2)]
+for s in taken:
+    s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in taken))
+PY
+}
+
+# An open port is not yet a broker. This asks for the list of brokers (Metadata, version 1, no topics) until one is in it:
+# a broker joins the list when it is ready to serve.
+wait_until_it_answers() {
+  python3 - "$1" "$2" "$3" <<'PY'
+import os, socket, struct, sys, time
+port, pid, deadline = int(sys.argv[1]), int(sys.argv[2]), time.monotonic() + float(sys.argv[3])
+body = struct.pack(">hhih", 3, 1, 1, 2) + b"kw" + struct.pack(">i", 0)
+
+def brokers():
+    with socket.create_connection(("127.0.0.1", port), timeout=2) as s:
+        s.sendall(struct.pack(">i", len(body)) + body)
+        answer = b""
+        while len(answer) < 12:
+            more = s.recv(4096)
+            if not more:
+                return 0
+            answer += more
+        return struct.unpack(">iii", answer[:12])[2]
+
+while time.monotonic() < deadline:
+    try:
+        if brokers() > 0:
+            sys.exit(0)
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        sys.exit("kafka: the process ended while it started")
+    time.sleep(0.1)
+sys.exit("kafka: no answer in time")
+PY
+}
+
+tool() {
+  java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "-Dlog4j2.configurationFile=$folder/log4j2.properties" -cp "$libs/*" "$@"
+}
+
+# Starts the broker of $folder on $port and waits for it.
+launch() {
+  # In a session of its own, so that the end of a terminal or of a test runner is not its end. A small heap and the quick
+  # compiler only: it starts in seconds and leaves the processors to the tests.
+  (
+    cd "$folder"
+    exec setsid java -Xmx384m -Xms128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData \
+      "-Dlog4j2.configurationFile=$folder/log4j2.properties" -cp "$libs/*" \
+      kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null
+  ) &
+  local pid=$!
+  echo "$pid" >"$folder/pid"
+  wait_until_it_answers "$port" "$pid" 60 && return
+  halt "$pid" || true
+  tail -n 20 "$folder/log" >&2
+  return 1
+}
+
+# Asks the process to end, waits, and ends it by force when it does not.
+halt() {
+  local pid=$1 waited=0
+  kill -TERM "$pid" 2>/dev/null || return 0
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.1
+    waited=$((waited + 1))
+    if [ "$waited" -eq 150 ]; then kill -KILL "$pid" 2>/dev/null || true; fi
+    if [ "$waited" -eq 250 ]; then echo "kafka: pid $pid does not end" >&2; return 1; fi
+  done
+}
+
+configure() {
+  cat >"$folder/log4j2.properties" <<'CONF'
+rootLogger.level = WARN
+rootLogger.appenderRef.out.ref = out
+appender.out.type = Console
+appender.out.name = out
+appender.out.layout.type = PatternLayout
+appender.out.layout.pattern = %d %p %c: %m%n
+CONF
+  # Internal topics have one partition and one replica: there is one broker, and each partition costs start-up time. A
+  # topic that a test deletes must stay away until somebody makes it again, so nothing is created by itself.
+  cat >"$folder/server.properties" <<CONF
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller_port
+advertised.listeners=PLAINTEXT://127.0.0.1:$port
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@127.0.0.1:$controller_port
+log.dirs=$folder/data
+auto.create.topics.enable=false
+num.partitions=1
+offsets.topic.num.partitions=1
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+group.initial.rebalance.delay.ms=0
+log.cleaner.dedupe.buffer.size=4194304
+log.initial.task.delay.ms=1000
+file.delete.delay.ms=1000
+CONF
+}
+
+up() {
+  if is_up; then echo "127.0.0.1:$port"; return; fi
+  # One that was stopped, or that a restart of the machine ended, keeps its data and its port.
+  if load_record && [ -d "$folder/data" ]; then start; echo "127.0.0.1:$port"; return; fi
+  fetch_libs
+  mkdir -p "$cache"
+  folder=$(mktemp -d "${TMPDIR:-/tmp}/kickwheel-kafka.XXXXXX")
+  # Another program may take a port between the look and the start: a few tries.
+  local try
+  for try in 1 2 3; do
+    read -r port controller_port < <(free_ports)
+    configure
+    if ! [ -d "$folder/data" ]; then
+      local id
+      # A cluster's id is 16 bytes in URL-safe base64 without padding.
+      id=$(python3 -c 'import base64, os; print(base64.urlsafe_b64encode(b"kw" + os.urandom(14)).decode().rstrip("="))')
+      tool kafka.tools.StorageTool format -t "$id" -c "$folder/server.properties" >"$folder/format.log" 2>&1 \
+        || { cat "$folder/format.log" >&2; rm -rf "$folder"; return 1; }
+    fi
+    if launch; then
+      printf 'folder=%q\nport=%q\n' "$folder" "$port" >"$record.new"
+      mv "$record.new" "$record"
+      echo "127.0.0.1:$port"
+      return
+    fi
+    echo "kafka: start on port $port failed (try $try)" >&2
+  done
+  rm -rf "$folder"
+  return 1
+}
+
+start() {
+  if is_up; then echo "kafka: running already" >&2; return; fi
+  load_record || { echo "kafka: there is no broker to start again; use up" >&2; return 1; }
+  fetch_libs
+  launch
+  echo "kafka: started on port $port" >&2
+}
+
+stop() {
+  if ! is_up; then echo "kafka: not running" >&2; return; fi
+  local pid
+  pid=$(cat "$folder/pid")
+  halt "$pid"
+  rm -f "$folder/pid"
+  echo "kafka: stopped (pid $pid), data kept" >&2
+}
+
+down() {
+  if ! [ -f "$record" ]; then echo "kafka: not started by us"; return; fi
+  if is_up; then stop; fi
+  load_record
+  case $folder in */kickwheel-kafka.*) rm -rf "$folder" ;; esac
+  rm -f "$record"
+}
+
+recreate() {
+  local topic=${1:?kafka: recreate needs the name of a topic}
+  is_up || { echo "kafka: not running" >&2; return 1; }
+  local described partitions
+  described=$(tool org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$port" --describe --topic "$topic")
+  partitions=$(sed -n 's/.*PartitionCount: *\([0-9]*\).*/\1/p' <<<"$described" | head -n 1)
+  tool org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$port" --delete --topic "$topic" >&2
+  local waited=0
+  # Deletion is not finished when it is answered: the name is free a moment later.
+  until tool org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$port" \
+    --create --topic "$topic" --partitions "${partitions:-1}" >&2; do
+    waited=$((waited + 1))
+    if [ "$waited" -eq 10 ]; then echo "kafka: $topic could not be made again" >&2; return 1; fi
+  done
+}
+
+status() {
+  if is_up; then echo "kafka: running, pid $(cat "$folder/pid"), 127.0.0.1:$port"
+  elif [ -f "$record" ]; then echo "kafka: stopped, data kept"
+  else echo "kafka: not running"; fi
+}
+
+case ${1:-} in
+  up | down | status | stop | start) "$1" ;;
+  recreate) recreate "${2:-}" ;;
+  *) echo "usage: kafka.sh up|down|status|stop|start|recreate TOPIC" >&2; exit 2 ;;
+esac
