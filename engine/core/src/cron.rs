@@ -20,7 +20,7 @@ pub mod trigger;
 
 use std::ops::Range;
 
-use chrono::{DateTime, Datelike, Days, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, TimeZone};
+use chrono::{DateTime, Datelike, Days, MappedLocalTime, NaiveDate, NaiveDateTime, Offset, TimeDelta, TimeZone};
 use chrono_tz::{GapInfo, TZ_VARIANTS, Tz};
 use kickwheel_schemas::Millis;
 
@@ -247,13 +247,10 @@ impl Schedule {
         None
     }
 
+    /// What the wall shows at a second. chrono's own conversion panics at the ends of representable time.
     fn local(&self, at: i64) -> Option<NaiveDateTime> {
-        Some(DateTime::from_timestamp(at, 0)?.with_timezone(&self.zone).naive_local())
-    }
-
-    /// The second at which a day begins, if that wall-clock time exists exactly once.
-    fn midnight(&self, date: NaiveDate) -> Option<i64> {
-        self.zone.from_local_datetime(&date.and_time(NaiveTime::MIN)).single().map(|midnight| midnight.timestamp())
+        let utc = DateTime::from_timestamp(at, 0)?.naive_utc();
+        utc.checked_add_offset(self.zone.offset_from_utc_datetime(&utc).fix())
     }
 
     fn times(&self) -> Times {

@@ -6,7 +6,7 @@
 
 use std::{ops::Range, str::FromStr};
 
-use chrono::{Datelike, NaiveDate, NaiveTime, Timelike};
+use chrono::{Datelike, NaiveDate, NaiveDateTime, NaiveTime, Timelike};
 use cron::TimeUnitSpec;
 
 use super::{FieldName, MAX_EXPRESSION_BYTES, ScheduleError};
@@ -45,15 +45,15 @@ impl Fields {
         }
         let expanded = expand(expression)?;
         let parts = parts(expanded);
-        let (second, rest) = match parts.as_slice() {
-            [_, _, _, _, _] => (Part { text: "0", at: 0..0 }, parts.as_slice()),
-            [second, rest @ ..] if rest.len() == 5 => (second.clone(), rest),
+        let no_second = Part { text: "0", at: 0..0 };
+        let (second, [minute, hour, day, month, weekday]) = match parts.as_slice() {
+            [minute, hour, day, month, weekday] => (&no_second, [minute, hour, day, month, weekday]),
+            [second, minute, hour, day, month, weekday] => (second, [minute, hour, day, month, weekday]),
             _ => {
                 return Err(ScheduleError::FieldCount { expression: expression.to_owned(), found: parts.len() });
             }
         };
-        let [minute, hour, day, month, weekday] = rest else { unreachable!("five parts are left of five or six") };
-        let (seconds, second_repeats) = read(FieldName::Second, &second)?;
+        let (seconds, second_repeats) = read(FieldName::Second, second)?;
         let (minutes, minute_repeats) = read(FieldName::Minute, minute)?;
         let (hours, hour_repeats) = read(FieldName::Hour, hour)?;
         let (days, _) = read(FieldName::DayOfMonth, day)?;
@@ -91,6 +91,15 @@ impl Fields {
         has(self.months, month)
     }
 
+    /// Whether the fields name this very time.
+    pub(super) fn includes(&self, wall: NaiveDateTime) -> bool {
+        let (time, times) = (wall.time(), self.times);
+        has(times.hours, time.hour())
+            && has(times.minutes, time.minute())
+            && has(times.seconds, time.second())
+            && self.includes_date(wall.date())
+    }
+
     pub(super) fn includes_date(&self, date: NaiveDate) -> bool {
         let by_day = has(self.days, date.day());
         let by_weekday = has(self.weekdays, date.weekday().num_days_from_sunday());
@@ -103,6 +112,11 @@ impl Times {
     /// How many there are in a day.
     pub(super) fn count(self) -> u64 {
         [self.seconds, self.minutes, self.hours].iter().map(|set| u64::from(set.count_ones())).product()
+    }
+
+    /// How many there are in an hour that is named.
+    pub(super) fn count_in_hour(self) -> u64 {
+        u64::from(self.seconds.count_ones()) * u64::from(self.minutes.count_ones())
     }
 
     pub(super) fn first(self) -> NaiveTime {

@@ -4,7 +4,7 @@
 //! the schedule's policy says; the caller moves the cursor in the transaction that records the ticks, so that a restart
 //! neither loses nor repeats one.
 
-use chrono::{DateTime, Days};
+use chrono::{TimeDelta, Timelike};
 use kickwheel_schemas::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -118,28 +118,40 @@ impl Schedule {
         Some(found)
     }
 
-    /// How many due times lie in `(since, until]`. Whole days without a change of the clock are counted by arithmetic.
+    /// How many due times lie in `(since, until]`. Whole days and hours without a change of the clock are counted by
+    /// arithmetic.
     fn count(&self, since: Millis, until: Millis) -> u64 {
         let mut count = 0_u64;
         let mut at = since;
         while let Some(due) = self.next_after(at).filter(|due| *due <= until) {
-            if let Some(end) = self.plain_day(due, until) {
-                count += self.times().count();
-                at = end;
-            } else {
-                count += 1;
-                at = due;
-            }
+            let times = self.times();
+            let plain = self
+                .plain_span(due, DAY_SECONDS, until)
+                .map(|end| (end, times.count()))
+                .or_else(|| self.plain_span(due, HOUR_SECONDS, until).map(|end| (end, times.count_in_hour())));
+            let (end, more) = plain.unwrap_or((due, 1));
+            count += more;
+            at = end;
         }
         count
     }
 
-    /// If `due` is the first due time of a day of 24 hours that is over by `until`: the last instant of that day.
-    fn plain_day(&self, due: Millis, until: Millis) -> Option<Millis> {
-        let local = DateTime::from_timestamp_millis(due.0)?.with_timezone(&self.zone).naive_local();
-        let (begin, end) = (self.midnight(local.date())?, self.midnight(local.date().checked_add_days(Days::new(1))?)?);
-        let plain = end - begin == 24 * 3600 && self.fields.includes_date(local.date());
+    /// If `due` is the first due time of a day or hour that has its full length and is over by `until`: its last instant.
+    fn plain_span(&self, due: Millis, seconds: u32, until: Millis) -> Option<Millis> {
+        let at = due.0.div_euclid(1000);
+        let wall = self.local(at)?;
+        let passed = wall.time().num_seconds_from_midnight() % seconds;
+        let begin = at - i64::from(passed);
+        let end = begin + i64::from(seconds);
+        // The wall shows its first and its last second just so long apart: no clock was changed in between.
+        let plain = self.local(begin)? == wall - TimeDelta::seconds(passed.into())
+            && self.local(end - 1)? == wall + TimeDelta::seconds((seconds - 1 - passed).into());
+        // A time made up for a gap is due although the fields do not name it.
+        let first = self.times().first().num_seconds_from_midnight() % seconds == passed && self.fields.includes(wall);
         let last = Millis(end.checked_mul(1000)? - 1);
-        (plain && local.time() == self.times().first() && last <= until).then_some(last)
+        (plain && first && last <= until).then_some(last)
     }
 }
+
+const HOUR_SECONDS: u32 = 3600;
+const DAY_SECONDS: u32 = 24 * HOUR_SECONDS;

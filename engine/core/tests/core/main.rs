@@ -3,6 +3,7 @@
 //! Read `scenarios` first: each is a story of one run. `properties` tells random ones. `planted_bugs` proves that both
 //! would notice if the core were wrong.
 
+mod cron;
 mod expansion;
 mod expressions;
 mod filters;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use kickwheel_repos::{ChangedPaths, FetchError, Fetched, PushRange};
-use kickwheel_schemas::payload::GitRefChange;
+use kickwheel_schemas::payload::{AnnouncedPaths, GitRefChange};
 
 use crate::fixture::Fixture;
 
@@ -19,7 +19,7 @@ async fn the_mirror_counts_when_the_announced_list_lies() {
     let announced = GitRefChange {
         before: Some(before.clone()),
         after: Some(after.clone()),
-        changed_paths: Some(vec!["docs/readme.md".into()]),
+        changed_paths: Some(AnnouncedPaths::Complete(vec!["docs/readme.md".into()])),
         ..GitRefChange::default()
     };
     let range = PushRange {
