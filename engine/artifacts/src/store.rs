@@ -88,7 +88,19 @@ impl Artifacts {
     /// file is written to meanwhile, and refuses symbolic links and special files.
     pub async fn put_file(&self, file: &Path) -> Result<ArtifactRef, ArtifactError> {
         let path = file.to_owned();
-        let (source, first) = blocking(move || open_and_hash(&path)).await?;
+        let (source, first) = blocking(move || hash_opened(open_regular(&path)?, &path)).await?;
+        self.store_hashed(source, first, file).await
+    }
+
+    /// Stores a regular file that is open for reading, at its beginning: for who must decide how it is opened. `origin` is
+    /// for messages. Otherwise as [`Artifacts::put_file`].
+    pub async fn put_opened(&self, file: File, origin: &Path) -> Result<ArtifactRef, ArtifactError> {
+        let path = origin.to_owned();
+        let (source, first) = blocking(move || hash_opened(file, &path)).await?;
+        self.store_hashed(source, first, origin).await
+    }
+
+    async fn store_hashed(&self, source: File, first: Hashed, file: &Path) -> Result<ArtifactRef, ArtifactError> {
         let (digest, size) = match first {
             Hashed::Small { bytes, digest } => {
                 let size = bytes.len() as u64;
@@ -297,9 +309,7 @@ enum Hashed {
     Large { digest: Digest, size: u64 },
 }
 
-/// Opens a regular file and hashes it; a small one is also kept, a large one is rewound.
-fn open_and_hash(path: &Path) -> Result<(File, Hashed), ArtifactError> {
-    use std::io::Seek as _;
+fn open_regular(path: &Path) -> Result<File, ArtifactError> {
     let refuse =
         |problem: &str| Err(ArtifactError::Path { path: path.display().to_string(), problem: problem.to_owned() });
     let kind = fs::symlink_metadata(path).map_err(ArtifactError::io(path))?.file_type();
@@ -309,7 +319,12 @@ fn open_and_hash(path: &Path) -> Result<(File, Hashed), ArtifactError> {
     if !kind.is_file() {
         return refuse("it is neither a regular file nor a folder");
     }
-    let mut file = File::open(path).map_err(ArtifactError::io(path))?;
+    File::open(path).map_err(ArtifactError::io(path))
+}
+
+/// Hashes an open file; a small one is also kept, a large one is rewound.
+fn hash_opened(mut file: File, path: &Path) -> Result<(File, Hashed), ArtifactError> {
+    use std::io::Seek as _;
     let first = read_part(&mut file).map_err(ArtifactError::io(path))?;
     if first.len() < PART_BYTES {
         let digest = Digest::of(&first);

@@ -21,6 +21,7 @@ use kickwheel_pool::{LocalConfig, LocalPool, Observed, Request};
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
     runner::{JobSpec, Network, PROTOCOL, Program},
+    sealed::Secrets,
 };
 
 const ROUNDS: u32 = 200;
@@ -87,7 +88,7 @@ async fn through_the_pool(pool: &LocalPool, round: u32) -> Duration {
         secrets: Default::default(),
     };
     let began = Instant::now();
-    pool.start(&key, &spec, &Request::default()).await.expect("it starts");
+    pool.start(&key, &spec, &Request::default(), &Secrets::new()).await.expect("it starts");
     let observed = pool.wait(&key).await.expect("it can be observed");
     assert!(matches!(observed, Observed::Ended(_)), "{observed:?}");
     began.elapsed()

@@ -13,7 +13,17 @@ pub enum StartError {
     /// It can never run here; do not try again.
     #[error("place the job: {0}")]
     Unplaceable(String),
-    /// Try again later: the agent cannot be reached or the disk is full.
+    /// The image is not here and cannot be fetched: whoever wrote the workflow has to look.
+    #[error(
+        "get the image {image:?}: {problem}; check its name, or make it known to the pool's engine (`docker pull`, `docker load`)"
+    )]
+    Image {
+        /// As it was asked for.
+        image: String,
+        /// What the engine or the registry says.
+        problem: String,
+    },
+    /// Try again later: the agent or the container engine cannot be reached, or the disk is full.
     #[error("start the job: {0}")]
     Failed(#[from] PoolError),
 }
@@ -40,6 +50,22 @@ pub enum PoolError {
         /// What happened.
         problem: String,
     },
+    /// The container engine does not answer. Containers may well run on.
+    #[error("reach the container engine at {address}: {problem}; is it running?")]
+    Unavailable {
+        /// Its socket.
+        address: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The container engine answers with an error of its own.
+    #[error("have the container engine {what}: it says {problem:?}")]
+    Engine {
+        /// What it was asked to do.
+        what: String,
+        /// Its words.
+        problem: String,
+    },
     /// Processes of a lost attempt survive SIGKILL, hanging in the kernel. Until they end it is not reported as lost.
     #[error("end what attempt {attempt} left behind: processes {pids:?} hang in the kernel; is a network disk away?")]
     Leftovers {
@@ -57,8 +83,11 @@ pub enum PoolError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The folder or its watch cannot be had.
-    #[error("open the local pool: {0}")]
+    #[error("open the pool: {0}")]
     Failed(#[from] PoolError),
+    /// The address is no socket of this machine.
+    #[error("use {0:?} as the address of a container engine: it has the form unix:///path/of/the.sock")]
+    Address(String),
     /// The runner binary is missing.
     #[error("find the runner at {0:?}; it is installed beside the `kickwheel` binary")]
     NoRunner(PathBuf),

@@ -13,18 +13,14 @@
 //! kernel kills the program itself with its runner; its children are found by the `KICKWHEEL_ATTEMPT` in their
 //! environment. Only a process that cleared its environment *and* outlived its parents can escape that.
 //!
-//! Where to look next: `watch` for how changes are noticed, `agent` for the talk with the agent, `process` for what
-//! is asked of `/proc`, `log` for reading logs.
+//! Where to look next: `agent` for the talk with the agent, `process` for what is asked of `/proc`; [`crate::watch`] for
+//! how changes are noticed.
 
 mod agent;
-mod log;
 mod process;
-mod watch;
 
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -34,11 +30,13 @@ use kickwheel_artifacts::{ArtifactError, Attempts, Put};
 use kickwheel_schemas::{
     AttemptKey, Millis,
     runner::{CancelRequest, Claim, Heartbeat, JobResult, JobSpec, RunnerExit, Signed as _, credential, file},
+    sealed::{Secrets, memory_folder},
 };
 
-pub use watch::Changes;
-
-use crate::{Capacity, LogStream, Observed, OpenError, PoolError, Request, StartError};
+use crate::{
+    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery, log,
+    watch::{self, Watched as _},
+};
 
 /// The pool's own note about an attempt, beside the protocol's documents: what it asked for.
 const REQUEST_FILE: &str = "request.json";
@@ -121,7 +119,13 @@ impl LocalPool {
     }
 
     /// See [`crate::Pool::start`].
-    pub async fn start(&self, key: &AttemptKey, spec: &JobSpec, request: &Request) -> Result<(), StartError> {
+    pub async fn start(
+        &self,
+        key: &AttemptKey,
+        spec: &JobSpec,
+        request: &Request,
+        secrets: &Secrets,
+    ) -> Result<(), StartError> {
         let inner = &self.inner;
         if spec.attempt != key.to_string() {
             return Err(StartError::Unplaceable(format!("its specification is that of attempt {}", spec.attempt)));
@@ -132,7 +136,9 @@ impl LocalPool {
             Observed::Pending => {}
             Observed::Unknown => {
                 inner.admit(request).await?;
+                delivery::check(spec, secrets)?;
                 inner.write_attempt(key, request)?;
+                delivery::write(&inner.folder(key), key, &inner.credential(key), secrets)?;
                 // The specification comes last: with it the attempt exists.
                 let mut spec = spec.clone();
                 spec.env.entry("PATH".to_owned()).or_insert_with(|| inner.config.path.clone());
@@ -152,15 +158,7 @@ impl LocalPool {
 
     /// See [`crate::Pool::wait`].
     pub async fn wait(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
-        let mut changes = self.changes();
-        loop {
-            let observed = self.observe(key).await?;
-            if observed.is_final() || observed == Observed::Unknown {
-                return Ok(observed);
-            }
-            // The time-out is for an attempt that nobody watches because another process started it.
-            let _ = tokio::time::timeout(watch::SWEEP_INTERVAL, async { while changes.next().await != *key {} }).await;
-        }
+        watch::wait(&*self.inner, key).await
     }
 
     /// See [`crate::Pool::cancel`].
@@ -188,7 +186,7 @@ impl LocalPool {
 
     /// See [`crate::Pool::read_log`].
     pub async fn read_log(&self, key: &AttemptKey, offset: u64, follow: bool) -> Result<LogStream, PoolError> {
-        Ok(log::read(self.clone(), key.clone(), self.inner.folder(key).join(file::LOG), offset, follow))
+        Ok(log::read(Pool::Local(self.clone()), key.clone(), self.inner.folder(key).join(file::LOG), offset, follow))
     }
 
     /// See [`crate::Pool::capacity`].
@@ -212,12 +210,33 @@ impl LocalPool {
             Observed::Pending | Observed::Running { .. } => return Err(PoolError::Live(key.to_string())),
             Observed::Unknown | Observed::Ended(_) | Observed::Lost { .. } => {}
         }
+        self.inner.discard_secrets(key);
         let folder = self.inner.folder(key);
         blocking(move || match fs::remove_dir_all(&folder) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PoolError::io(folder)(error)),
             Ok(()) | Err(_) => Ok(()),
         })
         .await
+    }
+}
+
+impl watch::Watched for Inner {
+    const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+    fn watch(&self) -> &Arc<watch::Watch> {
+        &self.watch
+    }
+
+    async fn observe(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
+        let observed = self.look(key).await?;
+        if observed.is_final() {
+            self.watch.forget(key);
+        }
+        Ok(observed)
+    }
+
+    async fn revive(&self, key: &AttemptKey) -> Result<(), PoolError> {
+        if self.folder(key).join(file::CLAIM).exists() { Ok(()) } else { self.ask_to_start(key).await }
     }
 }
 
@@ -228,14 +247,6 @@ impl Inner {
 
     fn credential(&self, key: &AttemptKey) -> String {
         credential(&self.config.key, &key.to_string())
-    }
-
-    async fn observe(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
-        let observed = self.look(key).await?;
-        if observed.is_final() {
-            self.watch.forget(key);
-        }
-        Ok(observed)
     }
 
     async fn look(&self, key: &AttemptKey) -> Result<Observed, PoolError> {
@@ -328,15 +339,21 @@ impl Inner {
     async fn end_leftovers(&self, key: &AttemptKey, heartbeat: Option<Heartbeat>) -> Result<(), PoolError> {
         let (attempt, group) =
             (key.to_string(), self.config.cgroup.as_ref().map(|parent| parent.join(key.file_name())));
-        blocking(move || process::end_leftovers(&attempt, heartbeat.as_ref(), group.as_deref())).await
+        blocking(move || process::end_leftovers(&attempt, heartbeat.as_ref(), group.as_deref())).await?;
+        self.discard_secrets(key);
+        Ok(())
+    }
+
+    /// Removes the secrets that a killed runner left in memory. The agent does it too, if it lives.
+    fn discard_secrets(&self, key: &AttemptKey) {
+        // There are none, as a rule.
+        let _ = fs::remove_dir_all(memory_folder(Path::new(delivery::MEMORY), &self.folder(key)));
     }
 
     /// Refuses what never fits, and what does not fit now.
     async fn admit(&self, request: &Request) -> Result<(), StartError> {
         if let Some(image) = &request.image {
-            return Err(StartError::Unplaceable(format!(
-                "it asks for the image {image:?} and the local pool starts processes only; leave out `image`"
-            )));
+            return Err(no_images(image));
         }
         if let Some(excess) = Capacity::default().plus(request).excess_over(self.config.capacity) {
             return Err(StartError::Unplaceable(format!(
@@ -366,17 +383,8 @@ impl Inner {
         let folder = self.folder(key);
         fs::create_dir_all(&folder).map_err(PoolError::io(&folder))?;
         let request = serde_json::to_vec(request).expect("a request has string keys only");
-        for (name, bytes) in [(REQUEST_FILE, request), (file::CREDENTIAL, self.credential(key).into_bytes())] {
-            let path = folder.join(name);
-            fs::OpenOptions::new()
-                .create(true)
-                .truncate(true)
-                .write(true)
-                .mode(0o600)
-                .open(&path)
-                .and_then(|mut file| file.write_all(&bytes))
-                .map_err(PoolError::io(path))?;
-        }
+        delivery::write_private(&folder.join(REQUEST_FILE), &request)?;
+        delivery::write_private(&folder.join(file::CREDENTIAL), self.credential(key).as_bytes())?;
         Ok(())
     }
 
@@ -400,6 +408,12 @@ impl Inner {
     }
 }
 
+pub(crate) fn no_images(image: &str) -> StartError {
+    StartError::Unplaceable(format!(
+        "it asks for the image {image:?} and the local pool starts processes only; leave out `image`"
+    ))
+}
+
 /// What an attempt asked for. Written before its specification; a torn one after a loss of power belongs to an attempt
 /// whose processes are gone too.
 fn read_request(folder: &Path) -> Request {
@@ -419,17 +433,5 @@ fn understood<T>(read: Result<Option<T>, ArtifactError>) -> Result<Document<T>, 
         Ok(None) => Ok(Document::Absent),
         Err(ArtifactError::Malformed { .. }) => Ok(Document::Malformed),
         Err(error) => Err(error.into()),
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, PoolError> + Send + 'static,
-) -> Result<T, PoolError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(PoolError::io("")(std::io::Error::other("shutting down"))),
-        },
     }
 }

@@ -19,6 +19,7 @@ use kickwheel_pool::{Capacity, LocalPool, Observed, Pool, PoolError, Request, St
 use kickwheel_schemas::{
     Millis,
     runner::{Claim, JobEnd, JobResult, JobSpec, Program, Signed as _, credential},
+    sealed::Secrets,
 };
 use place::*;
 use serde_json::json;
@@ -62,7 +63,7 @@ async fn a_job_that_succeeds_leaves_values_artifacts_metrics_and_its_log() {
         assert!(log.starts_with(&format!("hello from {}\nand an error\n", spec.task)), "{log}");
         assert!(log.contains("`ignored` is ignored"), "{log}");
         // A finished attempt stays as it is, however often it is started.
-        place.pool.start(&key, &spec, &small()).await.expect("it is there already");
+        place.pool.start(&key, &spec, &small(), &Secrets::new()).await.expect("it is there already");
         assert_eq!(place.result(&key).await, result);
     }
 }
@@ -300,22 +301,22 @@ async fn what_does_not_fit_is_refused_and_fits_when_there_is_room() {
         let first_key = place.start(&first).await;
         let second = script("true");
         let second_key = key_of(&second);
-        let refused = place.pool.start(&second_key, &second, &small()).await;
+        let refused = place.pool.start(&second_key, &second, &small(), &Secrets::new()).await;
         assert!(matches!(refused, Err(StartError::Full(_))), "{refused:?}");
         assert_eq!(place.pool.observe(&second_key).await.expect("it can be observed"), Observed::Unknown);
         // Another engine counts the same, from the folders; and starting the first again needs no room.
         let successor = place.reopened().await;
         let occupied = successor.occupied().await.expect("it can be observed");
         assert_eq!(occupied, Capacity { cpu_milli: 1000, memory_bytes: 0, gpu: 0 });
-        place.pool.start(&first_key, &first, &small()).await.expect("it is there already");
+        place.pool.start(&first_key, &first, &small(), &Secrets::new()).await.expect("it is there already");
         fs::write(&go, "").expect("it can be written");
         place.result(&first_key).await;
-        place.pool.start(&second_key, &second, &small()).await.expect("there is room");
+        place.pool.start(&second_key, &second, &small(), &Secrets::new()).await.expect("there is room");
         place.result(&second_key).await;
 
         let never = async |request: Request| {
             let spec = script("true");
-            let refused = place.pool.start(&key_of(&spec), &spec, &request).await;
+            let refused = place.pool.start(&key_of(&spec), &spec, &request, &Secrets::new()).await;
             assert!(matches!(refused, Err(StartError::Unplaceable(_))), "{request:?}: {refused:?}");
         };
         never(Request { cpu_milli: 1501, ..Request::default() }).await;
@@ -387,7 +388,7 @@ async fn a_job_is_adopted_after_the_engine_was_killed() {
         let successor = place.reopened().await;
         assert_eq!(running(&successor, &key).await, (runner, program));
         assert_eq!(stat(program).expect("it runs on").start_ticks, began);
-        successor.start(&key, &spec, &small()).await.expect("it is adopted");
+        successor.start(&key, &spec, &small(), &Secrets::new()).await.expect("it is adopted");
         fs::write(&go, "").expect("it can be written");
         let Ok(Observed::Ended(result)) = successor.wait(&key).await else { panic!("it has a result") };
         assert_eq!(result.end, JobEnd::Succeeded);
@@ -403,7 +404,7 @@ async fn engine_that_is_killed() {
     let order = fs::read(data.join("order.json")).expect("the order is there");
     let spec: JobSpec = serde_json::from_slice(&order).expect("it is a specification");
     let key = key_of(&spec);
-    pool.start(&key, &spec, &small()).await.expect("it starts");
+    pool.start(&key, &spec, &small(), &Secrets::new()).await.expect("it starts");
     running(&pool, &key).await;
     fs::write(data.join("seen"), "").expect("it can be written");
     tokio::time::sleep(PATIENCE).await;
@@ -457,7 +458,8 @@ async fn user_code_runs_once_however_many_runners_race() {
         let key = place.start(&spec).await;
         let again = place.reopened().await;
         let request = small();
-        tokio::try_join!(again.start(&key, &spec, &request), place.pool.start(&key, &spec, &request))
+        let none = Secrets::new();
+        tokio::try_join!(again.start(&key, &spec, &request, &none), place.pool.start(&key, &spec, &request, &none))
             .expect("it starts");
         let mut rivals: Vec<_> = (0..8)
             .map(|_| {
@@ -504,7 +506,7 @@ async fn a_killed_runner_is_a_lost_attempt_with_nothing_left() {
         assert!(reason.contains("signal: 9") || reason.contains("without a result"), "{reason}");
         assert!(!is_alive(program) && !is_alive(daemon), "nothing is left");
         // Lost is final: starting it again does not run it again.
-        place.pool.start(&key, &script_of(&place, &key), &small()).await.expect("it is over");
+        place.pool.start(&key, &script_of(&place, &key), &small(), &Secrets::new()).await.expect("it is over");
         assert!(matches!(place.pool.observe(&key).await, Ok(Observed::Lost { .. })));
     }
 }
@@ -653,7 +655,7 @@ async fn a_pool_in_a_deep_folder_works() {
         let Member::Local = member;
         let pool = Pool::Local(LocalPool::open(config(&data)).await.expect("the pool opens"));
         let spec = script("true");
-        pool.start(&key_of(&spec), &spec, &small()).await.expect("it starts");
+        pool.start(&key_of(&spec), &spec, &small(), &Secrets::new()).await.expect("it starts");
         assert!(matches!(pool.wait(&key_of(&spec)).await, Ok(Observed::Ended(_))));
         kill(agent_of(&data).expect("there is one"));
     }

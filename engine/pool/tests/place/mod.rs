@@ -21,6 +21,7 @@ use kickwheel_pool::{Capacity, LocalConfig, LocalPool, Observed, Pool, Request};
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
     runner::{JobResult, JobSpec, Network, PROTOCOL, ProcessStat, Program},
+    sealed::Secrets,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -83,7 +84,7 @@ impl Place {
     /// Starts a job that fits.
     pub async fn start(&self, spec: &JobSpec) -> AttemptKey {
         let key = key_of(spec);
-        self.pool.start(&key, spec, &small()).await.expect("it starts");
+        self.pool.start(&key, spec, &small(), &Secrets::new()).await.expect("it starts");
         key
     }
 

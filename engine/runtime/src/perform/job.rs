@@ -12,6 +12,7 @@ use kickwheel_pool::{Observed, Request, StartError};
 use kickwheel_schemas::{
     ArtifactRef, Manifest, ManifestEntry, Millis,
     runner::{JobEnd, JobResult, JobSpec, Network, PROTOCOL, Program},
+    sealed::Secrets,
 };
 use kickwheel_store::{
     Write, fault,
@@ -250,13 +251,16 @@ async fn start(
     };
     let mut wait = POOL_RETRY;
     loop {
-        match shared.pool.start(&attempt.key(), &spec, &request).await {
+        match shared.pool.start(&attempt.key(), &spec, &request, &Secrets::new()).await {
             Ok(()) => {
                 Counters::count(&shared.counters.jobs_started);
                 return Ok(());
             }
             Err(StartError::Unplaceable(reason)) => {
                 return Err(Some(failed(attempt, FailureKind::Unplaceable, reason)));
+            }
+            Err(e @ StartError::Image { .. }) => {
+                return Err(Some(failed(attempt, FailureKind::Unplaceable, format!("failed to {e}"))));
             }
             Err(e @ (StartError::Full(_) | StartError::Failed(_))) => debug!("the pool does not take it yet: {e}"),
         }

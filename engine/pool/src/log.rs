@@ -1,4 +1,5 @@
-//! Reading an attempt's log, also while it grows.
+//! Reading an attempt's log, also while it grows. What lies under its name is the job's to choose: only a regular file is
+//! read, and no link is followed.
 
 use std::{io, path::PathBuf, time::Duration};
 
@@ -10,8 +11,7 @@ use tokio::{
     io::{AsyncReadExt as _, AsyncSeekExt as _, SeekFrom},
 };
 
-use super::LocalPool;
-use crate::{LogStream, Observed, PoolError};
+use crate::{LogStream, Observed, Pool, PoolError, beneath};
 
 /// Bytes in one piece.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -20,7 +20,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(50);
 
 struct Reading {
-    pool: LocalPool,
+    pool: Pool,
     key: AttemptKey,
     path: PathBuf,
     offset: u64,
@@ -31,7 +31,7 @@ struct Reading {
 }
 
 /// The log from `offset` on.
-pub fn read(pool: LocalPool, key: AttemptKey, path: PathBuf, offset: u64, follow: bool) -> LogStream {
+pub fn read(pool: Pool, key: AttemptKey, path: PathBuf, offset: u64, follow: bool) -> LogStream {
     let reading = Reading { pool, key, path, offset, follow, file: None, ended: !follow };
     futures::stream::try_unfold(reading, |mut reading| async move {
         loop {
@@ -55,8 +55,9 @@ impl Reading {
     async fn piece(&mut self) -> Result<Option<Bytes>, PoolError> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => match File::open(&self.path).await {
-                Ok(mut file) => {
+            None => match beneath::open_file(&self.path) {
+                Ok(file) => {
+                    let mut file = File::from_std(file);
                     file.seek(SeekFrom::Start(self.offset)).await.map_err(PoolError::io(&self.path))?;
                     self.file.insert(file)
                 }

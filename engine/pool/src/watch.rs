@@ -1,9 +1,9 @@
 //! Noticing changes: which attempts are live, and who is told when one of them moves on.
 //!
 //! The kernel says when a document appears in a live attempt's folder (inotify), which takes well under a millisecond and
-//! works however engine, agent and runner came and went. A slow sweep covers what leaves no document behind: a runner
-//! killed when no agent was there to see it, an attempt that no runner ever claimed, and a queue of the kernel's that ran
-//! over. Nothing here is remembered that the folders do not say; the list of live attempts is only where to look.
+//! works however engine, agent, container and runner came and went. A slow sweep covers what leaves no document behind: a
+//! runner killed when nobody was there to see it, an attempt that no runner ever claimed, and a queue of the kernel's that
+//! ran over. Nothing here is remembered that the folders do not say; the list of live attempts is only where to look.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,11 +21,22 @@ use rustix::{
 };
 use tokio::{io::unix::AsyncFd, sync::Notify, time::MissedTickBehavior};
 
-use super::Inner;
 use crate::{Capacity, Observed, PoolError, Request};
 
-/// Between two looks at every live attempt.
-pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A pool whose attempts are watched.
+pub trait Watched: Send + Sync + 'static {
+    /// Between two looks at every live attempt.
+    const SWEEP_INTERVAL: Duration;
+
+    /// Where its live attempts are listed.
+    fn watch(&self) -> &Arc<Watch>;
+
+    /// What is known about an attempt now.
+    fn observe(&self, key: &AttemptKey) -> impl Future<Output = Result<Observed, PoolError>> + Send;
+
+    /// Asks again for the start of an attempt that nobody may be at.
+    fn revive(&self, key: &AttemptKey) -> impl Future<Output = Result<(), PoolError>> + Send;
+}
 
 /// Bytes of kernel events fetched at once.
 const EVENTS_BYTES: usize = 16 * 1024;
@@ -196,28 +207,28 @@ impl Drop for Task {
 }
 
 /// Begins to look. The task holds the pool only while it looks at an attempt, so that dropping the pool ends it.
-pub fn begin(inner: &Arc<Inner>) -> Task {
-    let (watch, pool) = (Arc::clone(&inner.watch), Arc::downgrade(inner));
+pub fn begin<P: Watched>(pool: &Arc<P>) -> Task {
+    let (watch, pool) = (Arc::clone(pool.watch()), Arc::downgrade(pool));
     Task(tokio::spawn(async move {
-        let mut sweep = tokio::time::interval(SWEEP_INTERVAL);
+        let mut sweep = tokio::time::interval(P::SWEEP_INTERVAL);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let events = tokio::select! {
                 events = watch.events() => events,
                 _ = sweep.tick() => None,
             };
-            let Some(inner) = pool.upgrade() else { return };
+            let Some(pool) = pool.upgrade() else { return };
             match events {
                 Some(events) => {
                     for (key, only_beat) in events {
                         if !only_beat || !watch.has_started(&key) {
-                            inner.look_again(&key).await;
+                            look_again(&*pool, &key).await;
                         }
                     }
                 }
                 None => {
                     for key in watch.live() {
-                        inner.look_again(&key).await;
+                        look_again(&*pool, &key).await;
                     }
                 }
             }
@@ -225,25 +236,43 @@ pub fn begin(inner: &Arc<Inner>) -> Task {
     }))
 }
 
-impl Inner {
-    /// Looks at one attempt and tells listeners what is new. Problems are met again by the next sweep, and by whoever
-    /// observes the attempt.
-    async fn look_again(&self, key: &AttemptKey) {
-        match self.observe(key).await {
-            Ok(Observed::Running { .. }) => self.watch.set_started(key),
-            Ok(Observed::Pending) => {
-                // Nobody may be at it: the agent may have died between hearing of it and starting a runner.
-                if self.watch.age(key) > SWEEP_INTERVAL
-                    && !self.folder(key).join(file::CLAIM).exists()
-                    && let Err(error) = self.ask_to_start(key).await
-                {
-                    tracing::warn!(attempt = %key, %error, "failed to start a waiting attempt; trying again");
-                }
-            }
-            Ok(Observed::Ended(_) | Observed::Lost { .. }) => {}
-            Ok(Observed::Unknown) => self.watch.forget(key),
-            Err(error) => tracing::warn!(attempt = %key, %error, "failed to observe an attempt; trying again"),
+impl Task {
+    /// A task of another kind that ends with its pool.
+    pub fn of(task: tokio::task::JoinHandle<()>) -> Self {
+        Self(task)
+    }
+}
+
+/// Waits for an attempt's end, or returns at once if it is unknown.
+pub async fn wait<P: Watched>(pool: &P, key: &AttemptKey) -> Result<Observed, PoolError> {
+    let mut changes = pool.watch().subscribe();
+    loop {
+        let observed = pool.observe(key).await?;
+        if observed.is_final() || observed == Observed::Unknown {
+            return Ok(observed);
         }
+        // The time-out is for an attempt that nobody watches because another process started it.
+        let _ = tokio::time::timeout(P::SWEEP_INTERVAL, async { while changes.next().await != *key {} }).await;
+    }
+}
+
+/// Looks at one attempt and tells listeners what is new. Problems are met again by the next sweep, and by whoever
+/// observes the attempt.
+pub async fn look_again<P: Watched>(pool: &P, key: &AttemptKey) {
+    let watch = pool.watch();
+    match pool.observe(key).await {
+        Ok(Observed::Running { .. }) => watch.set_started(key),
+        Ok(Observed::Pending) => {
+            // Nobody may be at it: who was to start a runner may have died between hearing of it and doing so.
+            if watch.age(key) > P::SWEEP_INTERVAL
+                && let Err(error) = pool.revive(key).await
+            {
+                tracing::warn!(attempt = %key, %error, "failed to start a waiting attempt; trying again");
+            }
+        }
+        Ok(Observed::Ended(_) | Observed::Lost { .. }) => {}
+        Ok(Observed::Unknown) => watch.forget(key),
+        Err(error) => tracing::warn!(attempt = %key, %error, "failed to observe an attempt; trying again"),
     }
 }
 
