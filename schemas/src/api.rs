@@ -1,16 +1,30 @@
 //! Bodies of the HTTP API, `/api/v1`. The CLI and every other client use only these.
 //!
 //! Every listing is a [`Page`]: `{"items": [{"id", "state", …}]}`. Times are RFC 3339 in UTC. Errors are [`Problem`].
+//! Bodies about triggers, tokens and secrets, and the quarantine are in modules of their own.
+
+mod access;
+mod quarantine;
+mod triggers;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
+
+pub use access::{CreateToken, CreatedToken, Rekey, Rekeyed, Role, SecretView, SetSecret, TokenView};
+pub use quarantine::{DropHeld, EditHeld, HeldKind, QuarantineDetail, QuarantineView, Resolved};
+pub use triggers::{
+    AddTrigger, CronTriggerConfig, DEFAULT_MAX_BYTES, DEFAULT_RATE_PER_MINUTE, GithubTrigger, KafkaStart, KafkaTrigger,
+    LARGEST_MAX_BYTES, LARGEST_RATE_PER_MINUTE, MAX_SIGNING_SECRETS, MissedTicks, TriggerConfig, TriggerConfigError,
+    TriggerKind, TriggerView, WebhookLimits,
+};
 
 use crate::{ArtifactRef, CloudEvent};
 
 /// A listing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Page<T> {
     /// In the order that the endpoint documents; newest first where nothing is said.
     pub items: Vec<T>,
@@ -20,7 +34,7 @@ pub struct Page<T> {
 }
 
 /// An error, in the spirit of RFC 9457.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Stable code, explained in `docs/errors.md`, for example `run_not_found`.
     pub code: String,
@@ -34,7 +48,7 @@ pub struct Problem {
 }
 
 /// A project. There is one, `default`, until projects can be made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectView {
     /// Its name.
     pub id: String,
@@ -43,14 +57,14 @@ pub struct ProjectView {
 }
 
 /// Answer to an event that was accepted durably.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Accepted {
     /// The event's key in our store; for an event that was sent before, the first one's.
     pub id: String,
 }
 
 /// Answer of `runs/{id}/watch`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Watched {
     /// Length of the run's journal: give it as `seq` to wait for what comes next.
     pub seq: u64,
@@ -59,7 +73,7 @@ pub struct Watched {
 }
 
 /// Where a run stands, for people and filters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RunPhase {
     /// Decided, not begun.
@@ -99,7 +113,7 @@ impl RunPhase {
 }
 
 /// A row of the list of runs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunSummary {
     /// The run's id.
     pub id: String,
@@ -130,7 +144,7 @@ pub struct RunSummary {
 }
 
 /// One run in full.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunDetail {
     /// As in the list.
     #[serde(flatten)]
@@ -148,7 +162,7 @@ pub struct RunDetail {
 }
 
 /// A step of a run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StepView {
     /// Its name.
     pub name: String,
@@ -167,7 +181,7 @@ pub struct StepView {
 }
 
 /// A task of a step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TaskView {
     /// `run/step[index]`.
     pub id: String,
@@ -198,7 +212,7 @@ pub struct TaskView {
 }
 
 /// Starts a workflow by hand.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StartRun {
     /// Values of inputs.
     #[serde(default)]
@@ -209,7 +223,7 @@ pub struct StartRun {
 }
 
 /// Asks for the end of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CancelRun {
     /// For people.
     #[serde(default)]
@@ -217,7 +231,7 @@ pub struct CancelRun {
 }
 
 /// A workflow of the registry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkflowView {
     /// Its name; for a broken file, its path.
     pub id: String,
@@ -238,7 +252,7 @@ pub struct WorkflowView {
 }
 
 /// A mistake in a workflow file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiagnosticView {
     /// The file.
     pub file: String,
@@ -257,7 +271,7 @@ pub struct DiagnosticView {
 }
 
 /// Puts a workflow file into the registry.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ApplyWorkflow {
     /// For messages.
     pub file: String,
@@ -266,7 +280,7 @@ pub struct ApplyWorkflow {
 }
 
 /// A bound repository.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RepoView {
     /// The name that filters use.
     pub id: String,
@@ -285,7 +299,7 @@ pub struct RepoView {
 }
 
 /// Binds a repository.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AddRepo {
     /// URL or absolute path.
     pub url: String,
@@ -294,7 +308,7 @@ pub struct AddRepo {
 }
 
 /// An event with what became of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EventView {
     /// The event's key in our store: what `events get` and `explain` take.
     pub id: String,
@@ -311,7 +325,7 @@ pub struct EventView {
 }
 
 /// What one event meant for one workflow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DecisionView {
     /// The workflow's name.
     pub workflow: String,
@@ -330,7 +344,7 @@ pub struct DecisionView {
 }
 
 /// Answer of `explain`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The event.
     pub event: EventView,
@@ -343,7 +357,7 @@ pub struct Explanation {
 }
 
 /// A named model or dataset.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AssetView {
     /// Its name.
     pub id: String,
@@ -360,7 +374,7 @@ pub struct AssetView {
 }
 
 /// One version of a model or dataset.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AssetVersionView {
     /// Counts from 1.
     pub version: u64,
@@ -375,7 +389,7 @@ pub struct AssetVersionView {
 }
 
 /// Watches a folder or file as a dataset.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct AddDataset {
     /// The dataset's name.
     pub name: String,
@@ -386,7 +400,7 @@ pub struct AddDataset {
 }
 
 /// Why a task was or was not taken from the cache.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct CacheWhy {
     /// `run/step[index]`.
     pub task: String,
@@ -403,7 +417,7 @@ pub struct CacheWhy {
 }
 
 /// One part of a cache key that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CacheDifference {
     /// The part: `script`, `source`, `files.NAME`, `env.NAME`, …
     pub part: String,
@@ -414,7 +428,7 @@ pub struct CacheDifference {
 }
 
 /// Answer of `/health` and, with more checks, of `doctor`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Health {
     /// `ok`, `paused` or `draining`.
     pub state: String,
@@ -425,7 +439,7 @@ pub struct Health {
 }
 
 /// One check.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Check {
     /// What was checked.
     pub id: String,
@@ -438,7 +452,7 @@ pub struct Check {
 }
 
 /// A push as the post-receive hook saw it: one file of the hook's spool.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PostReceive {
     /// Random id of this invocation, so that a file that is read twice is one delivery.
     pub delivery: String,

@@ -7,10 +7,12 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 /// SHA-256 of some bytes, written `sha256:<64 lower-case hex digits>`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String)]
 pub struct Digest(String);
 
 impl Digest {
@@ -72,7 +74,7 @@ impl From<Digest> for String {
 pub struct DigestError(pub String);
 
 /// A reference to stored bytes, as it appears in outputs, in `files:` and in expressions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ArtifactRef {
     /// What names the bytes. For a folder, the digest of its [`Manifest`].
     pub digest: Digest,

@@ -1,0 +1,401 @@
+//! Triggers as they are configured: one type per kind, the closed set of them, and what the API says about them.
+//!
+//! A stored trigger's `config` is a [`TriggerConfig`] as JSON. Limits that can be judged from the document alone are judged
+//! by [`TriggerConfig::check`]; whether a schedule can be read, a repository is bound or a secret exists is the engine's
+//! to say. No configuration ever holds a secret's value: it names secrets.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// Largest request that a webhook trigger takes when nothing is said, in bytes.
+pub const DEFAULT_MAX_BYTES: u64 = 5 * 1024 * 1024;
+/// Largest limit that can be set: GitHub sends nothing above it.
+pub const LARGEST_MAX_BYTES: u64 = 25 * 1024 * 1024;
+/// Requests that a webhook trigger takes per minute when nothing is said.
+pub const DEFAULT_RATE_PER_MINUTE: u32 = 6_000;
+/// Highest rate that can be set.
+pub const LARGEST_RATE_PER_MINUTE: u32 = 6_000_000;
+/// Secrets that may sign for one trigger: two while one takes the other's place, and one in reserve.
+pub const MAX_SIGNING_SECRETS: usize = 3;
+/// Longest name of a topic, as Kafka has it.
+const MAX_TOPIC_BYTES: usize = 249;
+
+/// What a trigger is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum TriggerConfig {
+    /// Webhooks of GitHub, or of a forge that speaks its format.
+    Github(GithubTrigger),
+    /// CloudEvents over HTTP.
+    Cloudevents(WebhookLimits),
+    /// Webhooks signed as Standard Webhooks says, with any JSON in them.
+    StandardWebhooks(WebhookLimits),
+    /// A topic of somebody else's.
+    Kafka(KafkaTrigger),
+    /// A schedule that is no workflow's own.
+    Cron(CronTriggerConfig),
+}
+
+/// The kinds of triggers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum TriggerKind {
+    /// See [`TriggerConfig::Github`].
+    Github,
+    /// See [`TriggerConfig::Cloudevents`].
+    Cloudevents,
+    /// See [`TriggerConfig::StandardWebhooks`].
+    StandardWebhooks,
+    /// See [`TriggerConfig::Kafka`].
+    Kafka,
+    /// See [`TriggerConfig::Cron`].
+    Cron,
+}
+
+impl TriggerKind {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Github, Self::Cloudevents, Self::StandardWebhooks, Self::Kafka, Self::Cron];
+
+    /// As it is stored and typed.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Github => "github",
+            Self::Cloudevents => "cloudevents",
+            Self::StandardWebhooks => "standard-webhooks",
+            Self::Kafka => "kafka",
+            Self::Cron => "cron",
+        }
+    }
+}
+
+/// Who may send to a webhook trigger, and how much.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookLimits {
+    /// Names of secrets, any one of which may have signed a request: two while one takes the other's place.
+    #[serde(default)]
+    pub secrets: Vec<String>,
+    /// Takes requests that nobody signed. Only without `secrets`, and only because somebody said so.
+    #[serde(default)]
+    pub unsigned: bool,
+    /// Largest body, in bytes.
+    #[serde(default = "default_max_bytes")]
+    pub max_bytes: u64,
+    /// Requests per minute; a tenth of them may come at once.
+    #[serde(default = "default_rate")]
+    pub rate_per_minute: u32,
+}
+
+impl Default for WebhookLimits {
+    fn default() -> Self {
+        Self {
+            secrets: Vec::new(),
+            unsigned: false,
+            max_bytes: DEFAULT_MAX_BYTES,
+            rate_per_minute: DEFAULT_RATE_PER_MINUTE,
+        }
+    }
+}
+
+fn default_max_bytes() -> u64 {
+    DEFAULT_MAX_BYTES
+}
+
+fn default_rate() -> u32 {
+    DEFAULT_RATE_PER_MINUTE
+}
+
+/// A `github` trigger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct GithubTrigger {
+    /// The bound repository whose webhook this is: its URL is the events' source, whatever a payload claims.
+    pub repo: String,
+    /// Who may send, and how much.
+    #[serde(flatten)]
+    pub limits: WebhookLimits,
+}
+
+/// A `kafka` trigger: records of a topic become events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KafkaTrigger {
+    /// `host:port`, several parted by commas; none: the brokers of the engine's own bus.
+    #[serde(default)]
+    pub brokers: Option<String>,
+    /// The topic.
+    pub topic: String,
+    /// Where reading begins the first time.
+    #[serde(default)]
+    pub from: KafkaStart,
+    /// The type of the event that a record becomes which is no CloudEvent; none: such a record goes into quarantine.
+    /// Never one of ours: those are made by presets, not by a setting.
+    #[serde(default)]
+    pub record_type: Option<String>,
+    /// Properties for librdkafka that are no secrets, such as `security.protocol`.
+    #[serde(default)]
+    pub properties: BTreeMap<String, String>,
+    /// Properties for librdkafka whose values are secrets, such as `sasl.password`: to the secret's name.
+    #[serde(default)]
+    pub secret_properties: BTreeMap<String, String>,
+}
+
+/// Where reading of a topic begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum KafkaStart {
+    /// With the oldest record that is there.
+    Earliest,
+    /// With what comes after the trigger was made.
+    #[default]
+    Latest,
+}
+
+/// A `cron` trigger: each tick is an event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CronTriggerConfig {
+    /// Five fields, six with seconds in front, or `@daily` and its like.
+    pub schedule: String,
+    /// IANA name of the zone.
+    #[serde(default = "default_zone")]
+    pub timezone: String,
+    /// What becomes of ticks that were not fired in time.
+    #[serde(default)]
+    pub missed: MissedTicks,
+    /// How late a tick may be, in milliseconds; none: as late as you like.
+    #[serde(default)]
+    pub deadline_ms: Option<u64>,
+}
+
+fn default_zone() -> String {
+    "UTC".to_owned()
+}
+
+/// What becomes of ticks that were not fired in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MissedTicks {
+    /// One, which says how many were missed.
+    #[default]
+    Latest,
+    /// Each, oldest first.
+    All,
+    /// None of them.
+    None,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TriggerConfigError(pub String);
+
+impl TriggerConfig {
+    /// Its kind.
+    pub fn kind(&self) -> TriggerKind {
+        match self {
+            Self::Github(_) => TriggerKind::Github,
+            Self::Cloudevents(_) => TriggerKind::Cloudevents,
+            Self::StandardWebhooks(_) => TriggerKind::StandardWebhooks,
+            Self::Kafka(_) => TriggerKind::Kafka,
+            Self::Cron(_) => TriggerKind::Cron,
+        }
+    }
+
+    /// Who may send to it, and how much; none for those that nobody sends to.
+    pub fn limits(&self) -> Option<&WebhookLimits> {
+        match self {
+            Self::Github(github) => Some(&github.limits),
+            Self::Cloudevents(limits) | Self::StandardWebhooks(limits) => Some(limits),
+            Self::Kafka(_) | Self::Cron(_) => None,
+        }
+    }
+
+    /// Names of all secrets that it needs.
+    pub fn secrets(&self) -> Vec<&str> {
+        let signing = self.limits().into_iter().flat_map(|limits| limits.secrets.iter());
+        let properties = match self {
+            Self::Kafka(kafka) => Some(kafka.secret_properties.values()),
+            Self::Github(_) | Self::Cloudevents(_) | Self::StandardWebhooks(_) | Self::Cron(_) => None,
+        };
+        signing.chain(properties.into_iter().flatten()).map(String::as_str).collect()
+    }
+
+    /// What can be said from the document alone.
+    pub fn check(&self) -> Result<(), TriggerConfigError> {
+        if let Some(limits) = self.limits() {
+            limits.check()?;
+        }
+        match self {
+            Self::Github(github) if github.repo.is_empty() => {
+                refuse("a github trigger needs the name of a bound repository: give --repo NAME")
+            }
+            Self::Kafka(kafka) => kafka.check(),
+            Self::Cron(cron) if cron.schedule.trim().is_empty() => {
+                refuse("a cron trigger needs a schedule: give --schedule \"0 3 * * *\"")
+            }
+            Self::Github(_) | Self::Cloudevents(_) | Self::StandardWebhooks(_) | Self::Cron(_) => Ok(()),
+        }
+    }
+}
+
+fn refuse(message: impl Into<String>) -> Result<(), TriggerConfigError> {
+    Err(TriggerConfigError(message.into()))
+}
+
+impl WebhookLimits {
+    fn check(&self) -> Result<(), TriggerConfigError> {
+        if self.secrets.is_empty() && !self.unsigned {
+            return refuse(
+                "without a secret anybody who finds the URL could start runs: name one with --secret NAME (`kickwheel \
+                 secrets set NAME` keeps it), or say --unsigned if that is what you want",
+            );
+        }
+        if !self.secrets.is_empty() && self.unsigned {
+            return refuse("a trigger either has secrets or is unsigned, not both");
+        }
+        if self.secrets.len() > MAX_SIGNING_SECRETS {
+            return refuse(format!("{} secrets are too many; at most {MAX_SIGNING_SECRETS}", self.secrets.len()));
+        }
+        if !(1..=LARGEST_MAX_BYTES).contains(&self.max_bytes) {
+            return refuse(format!("a limit of {} bytes is not within 1..={LARGEST_MAX_BYTES}", self.max_bytes));
+        }
+        if !(1..=LARGEST_RATE_PER_MINUTE).contains(&self.rate_per_minute) {
+            return refuse(format!(
+                "a rate of {} per minute is not within 1..={LARGEST_RATE_PER_MINUTE}",
+                self.rate_per_minute
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl KafkaTrigger {
+    fn check(&self) -> Result<(), TriggerConfigError> {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if self.topic.is_empty() || self.topic.len() > MAX_TOPIC_BYTES || !self.topic.chars().all(fits) {
+            return refuse(format!("{:?} is no name of a topic; give --topic NAME", self.topic));
+        }
+        if self.brokers.as_deref().is_some_and(|b| b.trim().is_empty()) {
+            return refuse("the list of brokers is empty; give --brokers HOST:PORT, or leave it away");
+        }
+        if self.record_type.as_deref().is_some_and(|ty| ty.is_empty() || ty.starts_with("dev.kickwheel.")) {
+            return refuse(
+                "records cannot be given a type of Kickwheel's own: take one below a name of yours, such as \
+                 com.example.thing",
+            );
+        }
+        if let Some(name) = self.properties.keys().find(|name| is_secret_property(name)) {
+            return refuse(format!(
+                "the property {name:?} is a secret, and would be stored readably: keep it with `kickwheel secrets set \
+                 NAME` and give --secret-property {name}=NAME"
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a property of librdkafka holds a secret.
+fn is_secret_property(name: &str) -> bool {
+    ["password", "secret", "key.pem", "sasl.jaas", "oauthbearer.config"].iter().any(|part| name.contains(part))
+}
+
+/// Makes a trigger, or changes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AddTrigger {
+    /// Its name: for webhooks the last part of the URL.
+    pub name: String,
+    /// What it is.
+    pub config: TriggerConfig,
+}
+
+/// A trigger with what became of what it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TriggerView {
+    /// Its name.
+    pub id: String,
+    /// `active` or `paused`.
+    pub state: String,
+    /// Its kind.
+    pub kind: String,
+    /// The project.
+    pub project: String,
+    /// Where it is sent to; webhooks only.
+    pub url: Option<String>,
+    /// What it is.
+    pub config: TriggerConfig,
+    /// When it was made.
+    pub created_at: String,
+    /// Requests since the server's start, by what became of them: `accepted`, `nothing`, or the code of a refusal.
+    pub requests: BTreeMap<String, u64>,
+    /// What to do at the sender's, and what to beware of; one step per line.
+    pub steps: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: serde_json::Value) -> TriggerConfig {
+        serde_json::from_value(value).expect("it has the right shape")
+    }
+
+    #[test]
+    fn a_configuration_reads_as_it_was_written_and_defaults_are_filled_in() {
+        let github = read(json!({"kind": "github", "repo": "churn", "secrets": ["hook"]}));
+        assert_eq!(github.limits().map(|l| l.max_bytes), Some(DEFAULT_MAX_BYTES));
+        assert_eq!(github.secrets(), ["hook"]);
+        let written = serde_json::to_value(&github).expect("string keys");
+        assert_eq!(written["kind"], github.kind().as_str());
+        assert_eq!(read(written), github);
+        let cron = read(json!({"kind": "cron", "schedule": "@daily"}));
+        let TriggerConfig::Cron(cron) = cron else { panic!("a cron trigger") };
+        assert_eq!((cron.timezone.as_str(), cron.missed), ("UTC", MissedTicks::Latest));
+    }
+
+    #[test]
+    fn every_kind_is_named_as_in_the_document() {
+        for kind in TriggerKind::ALL {
+            assert_eq!(serde_json::to_value(kind).expect("a word"), kind.as_str());
+        }
+    }
+
+    #[test]
+    fn an_unknown_setting_or_kind_is_refused() {
+        for wrong in [
+            json!({"kind": "cron", "schedule": "@daily", "zone": "UTC"}),
+            json!({"kind": "cloudevents", "secret": "x"}),
+            json!({"kind": "gitbucket"}),
+        ] {
+            assert!(serde_json::from_value::<TriggerConfig>(wrong.clone()).is_err(), "{wrong}");
+        }
+    }
+
+    fn check(value: serde_json::Value, mistake: Option<&str>) {
+        match (read(value.clone()).check(), mistake) {
+            (Ok(()), None) => {}
+            (Err(e), Some(part)) if e.0.contains(part) => {}
+            (result, _) => panic!("{value}: {result:?}, expected {mistake:?}"),
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_said() {
+        check(json!({"kind": "cloudevents"}), Some("--unsigned"));
+        check(json!({"kind": "cloudevents", "unsigned": true}), None);
+        check(json!({"kind": "cloudevents", "unsigned": true, "secrets": ["a"]}), Some("not both"));
+        check(json!({"kind": "cloudevents", "secrets": ["a", "b", "c", "d"]}), Some("too many"));
+        check(json!({"kind": "cloudevents", "secrets": ["a"], "max_bytes": 0}), Some("0 bytes"));
+        check(json!({"kind": "cloudevents", "secrets": ["a"], "rate_per_minute": 0}), Some("rate"));
+        check(json!({"kind": "github", "repo": "", "unsigned": true}), Some("--repo"));
+        check(json!({"kind": "kafka", "topic": "orders"}), None);
+        check(json!({"kind": "kafka", "topic": "or ders"}), Some("topic"));
+        check(json!({"kind": "kafka", "topic": "a", "record_type": "dev.kickwheel.git.x"}), Some("of yours"));
+        check(json!({"kind": "kafka", "topic": "a", "properties": {"sasl.password": "x"}}), Some("--secret-property"));
+        check(json!({"kind": "cron", "schedule": " "}), Some("--schedule"));
+    }
+}
