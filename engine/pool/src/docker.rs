@@ -228,6 +228,11 @@ impl DockerPool {
         }
     }
 
+    /// What the label `dev.kickwheel.data` says on this pool's containers.
+    pub fn data_label(&self) -> &str {
+        &self.inner.data
+    }
+
     /// See [`crate::Pool::resolve_image`].
     pub async fn resolve_image(&self, image: &str) -> Result<String, StartError> {
         self.inner.engine.image(image).await

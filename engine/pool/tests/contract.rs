@@ -1,4 +1,4 @@
-//! What every pool promises, tried on each member of [`Member::ALL`] with real processes.
+//! What every pool promises, tried on each member of [`Member::all`] with real processes.
 //!
 //! Nothing is mocked: the runner and the agent are the real ones, and who is said to be killed is killed.
 
@@ -15,7 +15,7 @@ use std::{
 
 use futures::StreamExt as _;
 use kickwheel_artifacts::TreeFile;
-use kickwheel_pool::{Capacity, LocalPool, Observed, Pool, PoolError, Request, StartError};
+use kickwheel_pool::{Capacity, Observed, PoolError, Request, StartError};
 use kickwheel_schemas::{
     Millis,
     runner::{Claim, JobEnd, JobResult, JobSpec, Program, Signed as _, credential},
@@ -26,12 +26,12 @@ use serde_json::json;
 
 #[test]
 fn members() {
-    println!("members of the pool contract: {:?}", Member::ALL);
+    println!("members of the pool contract: {:?}", Member::all());
 }
 
 #[tokio::test]
 async fn a_job_that_succeeds_leaves_values_artifacts_metrics_and_its_log() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let mut spec = script(
             r#"
@@ -63,14 +63,14 @@ async fn a_job_that_succeeds_leaves_values_artifacts_metrics_and_its_log() {
         assert!(log.starts_with(&format!("hello from {}\nand an error\n", spec.task)), "{log}");
         assert!(log.contains("`ignored` is ignored"), "{log}");
         // A finished attempt stays as it is, however often it is started.
-        place.pool.start(&key, &spec, &small(), &Secrets::new()).await.expect("it is there already");
+        place.pool.start(&key, &spec, &place.small(), &Secrets::new()).await.expect("it is there already");
         assert_eq!(place.result(&key).await, result);
     }
 }
 
 #[tokio::test]
 async fn a_job_sees_its_source_its_files_and_its_environment() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let file = |path: &str, text: &'static str, executable| {
             Ok::<_, kickwheel_artifacts::ArtifactError>(TreeFile { path: path.into(), bytes: text.into(), executable })
@@ -101,7 +101,7 @@ async fn a_job_sees_its_source_its_files_and_its_environment() {
 
 #[tokio::test]
 async fn a_missing_input_is_the_platforms_failure() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let mut absent = place.artifacts.put_bytes("x").await.expect("it is stored");
         absent.digest = kickwheel_schemas::Digest::of(b"never stored");
@@ -118,7 +118,7 @@ async fn a_missing_input_is_the_platforms_failure() {
 
 #[tokio::test]
 async fn a_job_that_fails_says_how() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let check = async |spec: JobSpec, expected: JobEnd| assert_eq!(place.run(&spec).await.end, expected);
         check(script("exit 7"), JobEnd::Exited { code: 7 }).await;
@@ -137,7 +137,7 @@ async fn a_job_that_fails_says_how() {
 
 #[tokio::test]
 async fn outputs_that_are_missing_or_malformed_are_bad_output() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let check = async |text: &str, value: bool, expected: &str| {
             let mut spec = script(text);
@@ -167,7 +167,7 @@ async fn outputs_that_are_missing_or_malformed_are_bad_output() {
 
 #[tokio::test]
 async fn a_job_that_takes_too_long_is_stopped_with_a_grace() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let mut spec = script(
             r#"trap 'echo saved; exit 0' TERM; echo '{"name":"n","value":1}' >> $KICKWHEEL_METRICS
@@ -185,7 +185,7 @@ async fn a_job_that_takes_too_long_is_stopped_with_a_grace() {
 
 #[tokio::test]
 async fn a_cancelled_job_gets_its_grace_and_not_more() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         // The shell dies of SIGTERM at once; what it started still has its grace.
         let polite = script(
@@ -215,9 +215,9 @@ async fn a_cancelled_job_gets_its_grace_and_not_more() {
 
 #[tokio::test]
 async fn a_job_that_is_cancelled_before_it_began_runs_no_user_code() {
-    for member in Member::ALL {
-        let gate = Gate::new();
-        let place = Place::with(member, |config| config.runner = gate.runner()).await;
+    for member in Member::all() {
+        let gate = Gate::new(member);
+        let place = Place::with(member, |config| gate.stand_before(config)).await;
         let trace = place.trace("ran");
         let key = place.start(&script(&format!("touch {}", trace.display()))).await;
         assert_eq!(place.pool.observe(&key).await.expect("it can be observed"), Observed::Pending);
@@ -230,7 +230,7 @@ async fn a_job_that_is_cancelled_before_it_began_runs_no_user_code() {
 
 #[tokio::test]
 async fn logs_are_read_while_the_job_runs_and_afterwards() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let go = place.trace("go");
         // Some of it is no UTF-8: a log is bytes.
@@ -258,7 +258,7 @@ async fn logs_are_read_while_the_job_runs_and_afterwards() {
 
 #[tokio::test]
 async fn a_log_over_its_limit_is_cut_and_the_job_goes_on() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let mut spec = script("head -c 20000000 /dev/zero | tr '\\0' x; echo '{\"v\":1}' >> $KICKWHEEL_OUTPUT");
         spec.output_values = vec!["v".to_owned()];
@@ -273,13 +273,16 @@ async fn a_log_over_its_limit_is_cut_and_the_job_goes_on() {
 
 #[tokio::test]
 async fn a_job_over_its_memory_limit_ends_as_out_of_memory() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         // `tail` keeps a line without an end in memory.
         let mut spec = script("head -c 2000000000 /dev/zero | tail; echo never");
         spec.memory_bytes = Some(64 << 20);
         let result = place.run(&spec).await;
-        let mechanism = if std::env::var_os("KICKWHEEL_TEST_CGROUP").is_some() { "cgroup" } else { "rss-watch" };
+        let mechanism = match member {
+            Member::Local if std::env::var_os("KICKWHEEL_TEST_CGROUP").is_none() => "rss-watch",
+            Member::Local | Member::Docker => "cgroup",
+        };
         assert_eq!(result.end, JobEnd::OutOfMemory { mechanism: mechanism.to_owned() });
         assert!(result.peak_rss_bytes > 32 << 20, "{result:?}");
         // One that keeps to it is left alone.
@@ -291,7 +294,7 @@ async fn a_job_over_its_memory_limit_ends_as_out_of_memory() {
 
 #[tokio::test]
 async fn what_does_not_fit_is_refused_and_fits_when_there_is_room() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::with(member, |config| {
             config.capacity = Capacity { cpu_milli: 1500, memory_bytes: 1 << 30, gpu: 0 };
         })
@@ -301,17 +304,17 @@ async fn what_does_not_fit_is_refused_and_fits_when_there_is_room() {
         let first_key = place.start(&first).await;
         let second = script("true");
         let second_key = key_of(&second);
-        let refused = place.pool.start(&second_key, &second, &small(), &Secrets::new()).await;
+        let refused = place.pool.start(&second_key, &second, &place.small(), &Secrets::new()).await;
         assert!(matches!(refused, Err(StartError::Full(_))), "{refused:?}");
         assert_eq!(place.pool.observe(&second_key).await.expect("it can be observed"), Observed::Unknown);
         // Another engine counts the same, from the folders; and starting the first again needs no room.
         let successor = place.reopened().await;
         let occupied = successor.occupied().await.expect("it can be observed");
         assert_eq!(occupied, Capacity { cpu_milli: 1000, memory_bytes: 0, gpu: 0 });
-        place.pool.start(&first_key, &first, &small(), &Secrets::new()).await.expect("it is there already");
+        place.pool.start(&first_key, &first, &place.small(), &Secrets::new()).await.expect("it is there already");
         fs::write(&go, "").expect("it can be written");
         place.result(&first_key).await;
-        place.pool.start(&second_key, &second, &small(), &Secrets::new()).await.expect("there is room");
+        place.pool.start(&second_key, &second, &place.small(), &Secrets::new()).await.expect("there is room");
         place.result(&second_key).await;
 
         let never = async |request: Request| {
@@ -322,13 +325,16 @@ async fn what_does_not_fit_is_refused_and_fits_when_there_is_room() {
         never(Request { cpu_milli: 1501, ..Request::default() }).await;
         never(Request { memory_bytes: Some(2 << 30), ..Request::default() }).await;
         never(Request { gpu: 1, ..Request::default() }).await;
-        never(Request { image: Some("python:3.12".to_owned()), ..Request::default() }).await;
+        match member {
+            Member::Local => never(Request { image: Some("python:3.12".to_owned()), ..Request::default() }).await,
+            Member::Docker => never(Request::default()).await,
+        }
     }
 }
 
 #[tokio::test]
 async fn changes_tell_of_the_begin_and_of_the_end() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let mut changes = place.pool.changes();
         let go = place.trace("go");
@@ -348,7 +354,7 @@ async fn changes_tell_of_the_begin_and_of_the_end() {
 
 #[tokio::test]
 async fn what_a_job_leaves_running_ends_with_it() {
-    for member in Member::ALL {
+    for member in [Member::Local] {
         let place = Place::new(member).await;
         let trace = place.trace("pid");
         // A daemon in a session of its own, adopted by nobody in the job, with an empty environment.
@@ -366,7 +372,7 @@ async fn what_a_job_leaves_running_ends_with_it() {
 
 #[tokio::test]
 async fn a_job_is_adopted_after_the_engine_was_killed() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let go = place.trace("go");
         let spec = script(&format!("echo begun; while [ ! -e {} ]; do sleep 0.01; done; echo done", go.display()));
@@ -376,19 +382,20 @@ async fn a_job_is_adopted_after_the_engine_was_killed() {
         let mut engine = Command::new(std::env::current_exe().expect("a test knows its binary"))
             .args(["--exact", "engine_that_is_killed", "--nocapture"])
             .env("KICKWHEEL_TEST_ENGINE", place.folder.path())
+            .env("KICKWHEEL_TEST_MEMBER", format!("{member:?}"))
             .stdout(Stdio::null())
             .spawn()
             .expect("it starts");
         until("the engine has seen the job run", || place.trace("seen").exists()).await;
         let (runner, program) = place.running(&key).await;
-        let began = stat(program).expect("it runs").start_ticks;
+        let began = stat(runner).expect("it runs").start_ticks;
         engine.kill().expect("it runs");
         engine.wait().expect("it was killed");
 
         let successor = place.reopened().await;
         assert_eq!(running(&successor, &key).await, (runner, program));
-        assert_eq!(stat(program).expect("it runs on").start_ticks, began);
-        successor.start(&key, &spec, &small(), &Secrets::new()).await.expect("it is adopted");
+        assert_eq!(stat(runner).expect("it runs on").start_ticks, began);
+        successor.start(&key, &spec, &place.small(), &Secrets::new()).await.expect("it is adopted");
         fs::write(&go, "").expect("it can be written");
         let Ok(Observed::Ended(result)) = successor.wait(&key).await else { panic!("it has a result") };
         assert_eq!(result.end, JobEnd::Succeeded);
@@ -400,19 +407,20 @@ async fn a_job_is_adopted_after_the_engine_was_killed() {
 #[tokio::test]
 async fn engine_that_is_killed() {
     let Some(data) = std::env::var_os("KICKWHEEL_TEST_ENGINE").map(PathBuf::from) else { return };
-    let pool = Pool::Local(LocalPool::open(config(&data)).await.expect("the pool opens"));
-    let order = fs::read(data.join("order.json")).expect("the order is there");
+    let member = Member::parse(&std::env::var("KICKWHEEL_TEST_MEMBER").expect("it is given with the other"));
+    let pool = Settings::of(member, &data).open(member, &data).await;
+    let order = fs::read(data.join("shared/order.json")).expect("the order is there");
     let spec: JobSpec = serde_json::from_slice(&order).expect("it is a specification");
     let key = key_of(&spec);
-    pool.start(&key, &spec, &small(), &Secrets::new()).await.expect("it starts");
+    pool.start(&key, &spec, &small(member), &Secrets::new()).await.expect("it starts");
     running(&pool, &key).await;
-    fs::write(data.join("seen"), "").expect("it can be written");
+    fs::write(data.join("shared/seen"), "").expect("it can be written");
     tokio::time::sleep(PATIENCE).await;
 }
 
 #[tokio::test]
 async fn a_job_outlives_the_agent_and_the_next_start_brings_a_new_one() {
-    for member in Member::ALL {
+    for member in [Member::Local] {
         let place = Place::new(member).await;
         let go = place.trace("go");
         let spec = script(&format!("while [ ! -e {} ]; do sleep 0.01; done; echo done", go.display()));
@@ -433,9 +441,9 @@ async fn a_job_outlives_the_agent_and_the_next_start_brings_a_new_one() {
 
 #[tokio::test]
 async fn an_attempt_that_nobody_took_up_is_started_by_itself() {
-    for member in Member::ALL {
-        let gate = Gate::new();
-        let place = Place::with(member, |config| config.runner = gate.runner()).await;
+    for member in [Member::Local] {
+        let gate = Gate::new(member);
+        let place = Place::with(member, |config| gate.stand_before(config)).await;
         let key = place.start(&script("true")).await;
         // The runner waits at the gate, not having claimed; both it and the agent that would notice vanish.
         let waiting = gate.waiting().await;
@@ -450,14 +458,14 @@ async fn an_attempt_that_nobody_took_up_is_started_by_itself() {
 
 #[tokio::test]
 async fn user_code_runs_once_however_many_runners_race() {
-    for member in Member::ALL {
-        let gate = Gate::new();
-        let place = Place::with(member, |config| config.runner = gate.runner()).await;
+    for member in [Member::Local] {
+        let gate = Gate::new(member);
+        let place = Place::with(member, |config| gate.stand_before(config)).await;
         let trace = place.trace("ran");
         let spec = script(&format!("echo $$ >> {}", trace.display()));
         let key = place.start(&spec).await;
         let again = place.reopened().await;
-        let request = small();
+        let request = place.small();
         let none = Secrets::new();
         tokio::try_join!(again.start(&key, &spec, &request, &none), place.pool.start(&key, &spec, &request, &none))
             .expect("it starts");
@@ -484,13 +492,15 @@ async fn user_code_runs_once_however_many_runners_race() {
 
 #[tokio::test]
 async fn a_killed_runner_is_a_lost_attempt_with_nothing_left() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let trace = place.trace("pid");
         let text = format!("setsid sh -c 'echo $$ > {}; exec sleep 60' & sleep 60", trace.display());
         let key = place.start(&script(&text)).await;
         let (runner, program) = place.running(&key).await;
         let daemon = pid_in(&trace).await;
+        // Inside a container they have other numbers, and the kernel ends them all with its first process.
+        let left = if member == Member::Local { vec![program, daemon] } else { Vec::new() };
         let mut changes = place.pool.changes();
         kill(runner);
         // It may first be told that the job runs.
@@ -503,17 +513,17 @@ async fn a_killed_runner_is_a_lost_attempt_with_nothing_left() {
                 other => panic!("it is lost, not {other:?}"),
             }
         };
-        assert!(reason.contains("signal: 9") || reason.contains("without a result"), "{reason}");
-        assert!(!is_alive(program) && !is_alive(daemon), "nothing is left");
+        assert!(["signal: 9", "without a result"].iter().any(|words| reason.contains(words)), "{reason}");
+        assert!(!left.into_iter().any(is_alive), "nothing is left");
         // Lost is final: starting it again does not run it again.
-        place.pool.start(&key, &script_of(&place, &key), &small(), &Secrets::new()).await.expect("it is over");
+        place.pool.start(&key, &script_of(&place, &key), &place.small(), &Secrets::new()).await.expect("it is over");
         assert!(matches!(place.pool.observe(&key).await, Ok(Observed::Lost { .. })));
     }
 }
 
 #[tokio::test]
 async fn a_runner_told_to_end_by_somebody_else_stops_its_job_and_the_attempt_is_lost() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let key =
             place.start(&script("trap 'echo saved; exit 0' TERM; echo ready; while :; do sleep 0.01; done")).await;
@@ -529,18 +539,26 @@ async fn a_runner_told_to_end_by_somebody_else_stops_its_job_and_the_attempt_is_
 
 #[tokio::test]
 async fn a_runner_that_cannot_even_claim_is_a_lost_attempt_for_good() {
-    for member in Member::ALL {
-        let gate = Gate::broken();
-        let place = Place::with(member, |config| config.runner = gate.runner()).await;
+    for member in Member::all() {
+        let gate = Gate::broken(member);
+        let place = Place::with(member, |config| gate.stand_before(config)).await;
         let trace = place.trace("ran");
         let spec = script(&format!("touch {}", trace.display()));
         let key = place.start(&spec).await;
         let Ok(Observed::Lost { reason }) = place.pool.wait(&key).await else { panic!("it is lost") };
-        assert!(reason.contains("exit status: 3") && reason.contains("this runner is broken"), "{reason}");
+        let code = match member {
+            Member::Local => "exit status: 3",
+            Member::Docker => "code 3",
+        };
+        assert!(reason.contains(code) && reason.contains("this runner is broken"), "{reason}");
+        if member == Member::Docker {
+            assert!(!trace.exists());
+            continue;
+        }
         // A runner that comes late finds the attempt taken.
         fs::write(place.attempt(&key).join("credential"), credential(KEY, &key.to_string()))
             .expect("it can be written");
-        let late = Command::new(runner())
+        let late = Command::new(runner(member))
             .arg("run")
             .arg("--attempt-dir")
             .arg(place.attempt(&key))
@@ -555,7 +573,7 @@ async fn a_runner_that_cannot_even_claim_is_a_lost_attempt_for_good() {
 
 #[tokio::test]
 async fn a_forged_result_is_refused() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let go = place.trace("go");
         let key = place.start(&script(&format!("while [ ! -e {} ]; do sleep 0.01; done", go.display()))).await;
@@ -586,7 +604,7 @@ async fn a_forged_result_is_refused() {
 
 #[tokio::test]
 async fn a_claim_of_an_earlier_boot_or_of_a_reused_process_id_is_a_lost_attempt() {
-    for member in Member::ALL {
+    for member in [Member::Local] {
         let place = Place::new(member).await;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("there is one").trim().to_owned();
         let itself = stat(std::process::id()).expect("it runs").start_ticks;
@@ -613,7 +631,7 @@ async fn a_claim_of_an_earlier_boot_or_of_a_reused_process_id_is_a_lost_attempt(
 
 #[tokio::test]
 async fn progress_and_memory_are_seen_while_the_job_runs() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let text = r#"echo '{"name":"progress","value":0.25}' >> $KICKWHEEL_METRICS; sleep 60"#;
         let key = place.start(&script(text)).await;
@@ -634,7 +652,7 @@ async fn progress_and_memory_are_seen_while_the_job_runs() {
 
 #[tokio::test]
 async fn only_what_has_ended_is_removed() {
-    for member in Member::ALL {
+    for member in Member::all() {
         let place = Place::new(member).await;
         let key = place.start(&script("sleep 60")).await;
         assert!(matches!(place.pool.remove(&key).await, Err(PoolError::Live(_))));
@@ -649,13 +667,12 @@ async fn only_what_has_ended_is_removed() {
 
 #[tokio::test]
 async fn a_pool_in_a_deep_folder_works() {
-    for member in Member::ALL {
+    for member in [Member::Local] {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         let data = folder.path().join("a".repeat(120));
-        let Member::Local = member;
-        let pool = Pool::Local(LocalPool::open(config(&data)).await.expect("the pool opens"));
+        let pool = Settings::of(member, &data).open(member, &data).await;
         let spec = script("true");
-        pool.start(&key_of(&spec), &spec, &small(), &Secrets::new()).await.expect("it starts");
+        pool.start(&key_of(&spec), &spec, &small(member), &Secrets::new()).await.expect("it starts");
         assert!(matches!(pool.wait(&key_of(&spec)).await, Ok(Observed::Ended(_))));
         kill(agent_of(&data).expect("there is one"));
     }
@@ -663,7 +680,7 @@ async fn a_pool_in_a_deep_folder_works() {
 
 #[tokio::test]
 async fn an_agent_whose_folder_is_gone_ends() {
-    for member in Member::ALL {
+    for member in [Member::Local] {
         let place = Place::new(member).await;
         place.run(&script("true")).await;
         let agent = place.agent().expect("there is one");
@@ -674,28 +691,38 @@ async fn an_agent_whose_folder_is_gone_ends() {
 
 /// Stands before the real runner and lets nobody through until it is opened.
 struct Gate {
+    member: Member,
     folder: tempfile::TempDir,
 }
 
 impl Gate {
-    fn new() -> Self {
-        let gate = Self { folder: tempfile::tempdir().expect("temporary folders can be made") };
+    fn new(member: Member) -> Self {
+        let gate = Self { member, folder: tempfile::tempdir().expect("temporary folders can be made") };
         let folder = gate.folder.path().display();
         gate.write(&format!("echo $$ > {folder}/waiting; while [ ! -e {folder}/go ]; do sleep 0.01; done"));
         gate
     }
 
     /// Nobody ever gets through.
-    fn broken() -> Self {
-        let gate = Self { folder: tempfile::tempdir().expect("temporary folders can be made") };
+    fn broken(member: Member) -> Self {
+        let gate = Self { member, folder: tempfile::tempdir().expect("temporary folders can be made") };
         gate.write("echo this runner is broken >&2; exit 3");
         gate
     }
 
     fn write(&self, before: &str) {
-        let text = format!("#!/bin/sh\n[ $1 = agent ] || {{ {before}; }}\nexec {} \"$@\"\n", runner().display());
+        let text =
+            format!("#!/bin/sh\n[ $1 = agent ] || {{ {before}; }}\nexec {} \"$@\"\n", runner(self.member).display());
         fs::write(self.runner(), text).expect("it can be written");
         fs::set_permissions(self.runner(), fs::Permissions::from_mode(0o755)).expect("it is ours");
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");
+    }
+
+    /// Containers have to see it, and the real one behind it.
+    fn stand_before(&self, settings: &mut Settings) {
+        settings.runner = self.runner();
+        settings.shared.push(self.folder.path().to_owned());
+        settings.shared.push(runner(self.member).parent().expect("it lies in a folder").to_owned());
     }
 
     fn runner(&self) -> PathBuf {

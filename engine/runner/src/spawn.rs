@@ -15,9 +15,9 @@ use rustix::{
 };
 use tokio::process::{Child, Command};
 
-use crate::setup::Layout;
+use crate::{options::Memory, setup::Layout};
 
-/// Taken when neither the specification nor the pool says where programs are.
+/// Taken when neither the specification, nor the pool, nor an image says where programs are.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Starts the program; what it writes comes out of the pipe. `secrets` is where they were laid out. `group` is an open
@@ -26,6 +26,7 @@ pub fn spawn(
     spec: &JobSpec,
     layout: &Layout,
     secrets: Option<&Path>,
+    memory: &Memory,
     group: Option<File>,
 ) -> io::Result<(Child, PipeReader)> {
     let mut command = match &spec.program {
@@ -42,6 +43,11 @@ pub fn spawn(
             command
         }
     };
+    match memory {
+        Memory::Watch | Memory::Delegated(_) => _ = command.env_clear().env("PATH", DEFAULT_PATH),
+        // What surrounds us is the image's: its PATH, where its libraries lie.
+        Memory::Container => {}
+    }
     set_environment(&mut command, spec, layout);
     match secrets {
         Some(folder) => command.env("KICKWHEEL_SECRETS", folder),
@@ -56,8 +62,6 @@ pub fn spawn(
 /// A small fixed environment, then the task's own, then ours, which nobody overrides.
 fn set_environment(command: &mut Command, spec: &JobSpec, layout: &Layout) {
     command
-        .env_clear()
-        .env("PATH", DEFAULT_PATH)
         .env("LANG", "C.UTF-8")
         .env("HOME", &layout.work)
         .env("TMPDIR", &layout.temporary)

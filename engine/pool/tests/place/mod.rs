@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -17,7 +18,9 @@ use std::{
 
 use futures::StreamExt as _;
 use kickwheel_artifacts::Artifacts;
-use kickwheel_pool::{Capacity, LocalConfig, LocalPool, Observed, Pool, Request};
+use kickwheel_pool::{
+    Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Observed, Pool, Request, docker::SharedFolder,
+};
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
     runner::{JobResult, JobSpec, Network, PROTOCOL, ProcessStat, Program},
@@ -31,20 +34,138 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The key of every place's data folder.
 pub const KEY: &[u8] = b"the key of a data folder in a test";
 
+/// The image of every container in tests.
+pub const IMAGE: &str = "kickwheel-test/busybox:1";
+
 /// The kinds of pool that the contract is checked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
     /// Processes on this machine.
     Local,
+    /// Containers of the engine that `KICKWHEEL_TEST_DOCKER` names.
+    Docker,
 }
 
 impl Member {
-    /// All of them.
-    pub const ALL: [Self; 1] = [Self::Local];
+    /// Those that can be tried here. One that is missing is said loudly, and fails with `REQUIRE_ALL=1`.
+    pub fn all() -> Vec<Self> {
+        let mut members = vec![Self::Local];
+        if docker_address().is_some() {
+            members.push(Self::Docker);
+        }
+        members
+    }
+
+    /// Its name in a data folder.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Docker => "docker",
+        }
+    }
+
+    /// The inverse of its debug form.
+    pub fn parse(name: &str) -> Self {
+        match name {
+            "Local" => Self::Local,
+            "Docker" => Self::Docker,
+            other => panic!("no member is called {other}"),
+        }
+    }
+}
+
+/// The container engine of tests, with the image of tests in it.
+pub fn docker_address() -> Option<String> {
+    static ADDRESS: OnceLock<Option<String>> = OnceLock::new();
+    ADDRESS
+        .get_or_init(|| {
+            let Ok(address) = std::env::var("KICKWHEEL_TEST_DOCKER") else {
+                assert!(
+                    std::env::var("REQUIRE_ALL").is_err(),
+                    "KICKWHEEL_TEST_DOCKER is not set; tests/services/docker.sh up prints it"
+                );
+                println!("SKIPPED: the docker pool; KICKWHEEL_TEST_DOCKER=$(tests/services/docker.sh up) makes it run");
+                return None;
+            };
+            let made = service(None).args(["image", "busybox"]).env("KICKWHEEL_TEST_DOCKER", &address).status();
+            assert!(made.expect("bash is there").success(), "the image of tests can be made");
+            Some(address)
+        })
+        .clone()
+}
+
+/// The script that manages container engines for tests; `services` is where it notes what it started.
+pub fn service(services: Option<&Path>) -> Command {
+    let mut command = Command::new("bash");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/services/docker.sh"));
+    if let Some(services) = services {
+        command.env("KICKWHEEL_SERVICES", services);
+    }
+    command
+}
+
+/// What tests set up differently, whatever the member.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The runner binary.
+    pub runner: PathBuf,
+    /// What live attempts together may ask for.
+    pub capacity: Capacity,
+    /// Folders that jobs see at the same path.
+    pub shared: Vec<PathBuf>,
+    /// The container engine.
+    pub address: String,
+}
+
+impl Settings {
+    /// Room for eight jobs.
+    pub fn of(member: Member, data: &Path) -> Self {
+        let capacity = Capacity { cpu_milli: 8000, memory_bytes: 8 << 30, gpu: 0 };
+        let address = match member {
+            Member::Local => String::new(),
+            Member::Docker => docker_address().expect("members that are missing are not tried"),
+        };
+        Self { runner: runner(member), capacity, shared: vec![data.join("shared")], address }
+    }
+
+    /// Opens a pool in a data folder.
+    pub async fn open(self, member: Member, data: &Path) -> Pool {
+        match member {
+            Member::Local => Pool::Local(LocalPool::open(self.local(data)).await.expect("the pool opens")),
+            Member::Docker => Pool::Docker(DockerPool::open(self.docker(data)).await.expect("the pool opens")),
+        }
+    }
+
+    /// `KICKWHEEL_TEST_CGROUP` names a delegated cgroup, to have memory limits tried by that mechanism.
+    fn local(self, data: &Path) -> LocalConfig {
+        let mut config = LocalConfig::new(data.join("pool/local"), data.join("artifacts"), self.runner, KEY.to_vec());
+        config.capacity = self.capacity;
+        config.cgroup = std::env::var_os("KICKWHEEL_TEST_CGROUP").map(PathBuf::from);
+        config
+    }
+
+    /// The network of jobs that ask for one is the machine's: an engine started for tests has no bridge.
+    pub fn docker(self, data: &Path) -> DockerConfig {
+        let mut config = DockerConfig::new(data.join("pool/docker"), data.join("artifacts"), self.runner, KEY.to_vec());
+        config.capacity = self.capacity;
+        config.address = self.address;
+        config.network = "host".to_owned();
+        config.mounts = self
+            .shared
+            .into_iter()
+            .map(|source| {
+                let target = source.to_str().expect("temporary folders are UTF-8").to_owned();
+                SharedFolder { source, target, writable: true }
+            })
+            .collect();
+        config
+    }
 }
 
 /// A pool in a folder of its own.
 pub struct Place {
+    /// Its kind.
+    pub member: Member,
     /// The data folder.
     pub folder: tempfile::TempDir,
     /// What is tried.
@@ -60,19 +181,26 @@ impl Place {
     }
 
     /// A pool set up differently.
-    pub async fn with(member: Member, change: impl FnOnce(&mut LocalConfig)) -> Self {
+    pub async fn with(member: Member, change: impl FnOnce(&mut Settings)) -> Self {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         let artifacts = Artifacts::local(folder.path().join("artifacts")).expect("a store can be made");
-        let Member::Local = member;
-        let mut config = config(folder.path());
-        change(&mut config);
-        let pool = Pool::Local(LocalPool::open(config).await.expect("the pool opens"));
-        Self { folder, pool, artifacts }
+        let shared = folder.path().join("shared");
+        fs::create_dir(&shared).expect("it can be made");
+        fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).expect("it is ours");
+        let mut settings = Settings::of(member, folder.path());
+        change(&mut settings);
+        let pool = settings.open(member, folder.path()).await;
+        Self { member, folder, pool, artifacts }
     }
 
     /// The same folder, opened again as another engine would.
     pub async fn reopened(&self) -> Pool {
-        Pool::Local(LocalPool::open(config(self.folder.path())).await.expect("the pool opens"))
+        Settings::of(self.member, self.folder.path()).open(self.member, self.folder.path()).await
+    }
+
+    /// What a small job asks for.
+    pub fn small(&self) -> Request {
+        small(self.member)
     }
 
     /// Starts a job and waits for its result.
@@ -84,7 +212,7 @@ impl Place {
     /// Starts a job that fits.
     pub async fn start(&self, spec: &JobSpec) -> AttemptKey {
         let key = key_of(spec);
-        self.pool.start(&key, spec, &small(), &Secrets::new()).await.expect("it starts");
+        self.pool.start(&key, spec, &self.small(), &Secrets::new()).await.expect("it starts");
         key
     }
 
@@ -113,12 +241,12 @@ impl Place {
 
     /// The folder of an attempt.
     pub fn attempt(&self, key: &AttemptKey) -> PathBuf {
-        self.folder.path().join("pool/local/attempts").join(key.file_name())
+        self.folder.path().join("pool").join(self.member.name()).join("attempts").join(key.file_name())
     }
 
-    /// A path beside the pool, for jobs to leave traces in.
+    /// A path beside the pool, for jobs to leave traces in; they see it under the same name.
     pub fn trace(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.folder.path().join("shared").join(name)
     }
 
     /// Process id of the agent.
@@ -134,6 +262,20 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
+        if let Pool::Docker(pool) = &self.pool {
+            let address = docker_address().expect("it was there");
+            let docker = |arguments: &[&str]| {
+                let output = Command::new("docker").args(["--host", &address]).args(arguments).output();
+                output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+            };
+            let label = format!("label=dev.kickwheel.data={}", pool.data_label());
+            let found = docker(&["ps", "--all", "--quiet", "--filter", &label]);
+            let ids: Vec<&str> = found.split_whitespace().collect();
+            if !ids.is_empty() {
+                docker(&[&["rm", "--force"], ids.as_slice()].concat());
+            }
+            return;
+        }
         if let Some(agent) = self.agent() {
             kill(agent);
         }
@@ -152,18 +294,13 @@ impl Drop for Place {
     }
 }
 
-/// The local pool's configuration in a data folder. `KICKWHEEL_TEST_CGROUP` names a delegated cgroup, to have memory
-/// limits tried by that mechanism.
-pub fn config(data: &Path) -> LocalConfig {
-    let mut config = LocalConfig::new(data.join("pool/local"), data.join("artifacts"), runner(), KEY.to_vec());
-    config.capacity = Capacity { cpu_milli: 8000, memory_bytes: 8 << 30, gpu: 0 };
-    config.cgroup = std::env::var_os("KICKWHEEL_TEST_CGROUP").map(PathBuf::from);
-    config
-}
-
 /// What a small job asks for.
-pub fn small() -> Request {
-    Request { cpu_milli: 1000, ..Request::default() }
+pub fn small(member: Member) -> Request {
+    let image = match member {
+        Member::Local => None,
+        Member::Docker => Some(IMAGE.to_owned()),
+    };
+    Request { cpu_milli: 1000, image, ..Request::default() }
 }
 
 /// A job that runs a script, under a key that nobody else has.
@@ -257,35 +394,53 @@ pub async fn pid_in(path: &Path) -> u32 {
     fs::read_to_string(path).expect("it was there").trim().parse().expect("a process id")
 }
 
-/// The runner binary: the one that `KICKWHEEL_RUNNER` names, or the one of this tree, built if it is absent or older than
-/// its sources.
-pub fn runner() -> PathBuf {
-    static RUNNER: OnceLock<PathBuf> = OnceLock::new();
-    RUNNER
-        .get_or_init(|| {
-            if let Some(path) = std::env::var_os("KICKWHEEL_RUNNER") {
-                return path.into();
+/// The runner binary of this tree, built if it is absent or older than its sources; or the one that `KICKWHEEL_RUNNER`
+/// (for containers `KICKWHEEL_RUNNER_EMBED`, since it has to be static) names.
+pub fn runner(member: Member) -> PathBuf {
+    static RUNNERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
+    let (slot, named) = match member {
+        Member::Local => (&RUNNERS[0], "KICKWHEEL_RUNNER"),
+        Member::Docker => (&RUNNERS[1], "KICKWHEEL_RUNNER_EMBED"),
+    };
+    slot.get_or_init(|| match std::env::var_os(named) {
+        Some(path) => path.into(),
+        None => build_runner(member),
+    })
+    .clone()
+}
+
+fn build_runner(member: Member) -> PathBuf {
+    let itself = std::env::current_exe().expect("a test knows its binary");
+    let profile = itself.parent().and_then(Path::parent).expect("tests lie in <target>/<profile>/deps");
+    let target = profile.parent().expect("a profile's folder lies in the target folder");
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--package", "kickwheel-runner", "--target-dir"]);
+    let runner = match member {
+        Member::Local => {
+            build.arg(target);
+            if profile.file_name().is_some_and(|name| name == "release") {
+                build.arg("--release");
             }
-            let itself = std::env::current_exe().expect("a test knows its binary");
-            let profile = itself.parent().and_then(Path::parent).expect("tests lie in <target>/<profile>/deps");
-            let target = profile.parent().expect("a profile's folder lies in the target folder");
-            let runner = profile.join("kickwheel-runner");
-            let built = fs::metadata(&runner).and_then(|metadata| metadata.modified()).ok();
-            if built.is_none_or(|built| newest_source() > built) {
-                let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-                build.args(["build", "--quiet", "--package", "kickwheel-runner", "--target-dir"]).arg(target);
-                if profile.file_name().is_some_and(|name| name == "release") {
-                    build.arg("--release");
-                }
-                let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo can be started");
-                assert!(status.success(), "the runner is built");
-                // Cargo leaves a binary alone when nothing that matters has changed; tell the next test so.
-                let now = fs::File::open(&runner).and_then(|file| file.set_modified(SystemTime::now()));
-                now.expect("the runner was built");
-            }
-            runner
-        })
-        .clone()
+            profile.join("kickwheel-runner")
+        }
+        // As `./dev build` makes it, in the same folder.
+        Member::Docker => {
+            let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+            let folder = target.join("static-runner");
+            build.arg(&folder).args(["--release", "--target", &host]);
+            build.env("RUSTFLAGS", "-C target-feature=+crt-static");
+            folder.join(host).join("release/kickwheel-runner")
+        }
+    };
+    let built = fs::metadata(&runner).and_then(|metadata| metadata.modified()).ok();
+    if built.is_none_or(|built| newest_source() > built) {
+        let status = build.current_dir(env!("CARGO_MANIFEST_DIR")).status().expect("cargo can be started");
+        assert!(status.success(), "the runner is built");
+        // Cargo leaves a binary alone when nothing that matters has changed; tell the next test so.
+        let now = fs::File::open(&runner).and_then(|file| file.set_modified(SystemTime::now()));
+        now.expect("the runner was built");
+    }
+    runner
 }
 
 fn newest_source() -> SystemTime {
