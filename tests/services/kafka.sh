@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# A private Apache Kafka for tests: up | down | status | stop | start | recreate TOPIC.
+# A private Apache Kafka for tests: up | down | status | stop | start | wipe | recreate TOPIC.
 #
 # It needs java (17 or newer), maven and python3. One process in KRaft mode is broker and controller, on free ports of
 # 127.0.0.1, and never touches a broker that is there already. `up` prints its address, 127.0.0.1:PORT, and nothing else
 # on standard output. `stop` ends the process and keeps data and port, `start` brings the same broker back: that is what
-# fault tests need. `recreate` deletes a topic and makes it again, empty and under a new id. `down` ends it and removes
-# all. What `up` made is written in the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up`
+# fault tests need. `wipe` brings it back on its port with nothing in it, as after the loss of a disk. `recreate` deletes
+# a topic and makes it again, empty and under a new id. `down` ends it and removes all. What `up` made is written in the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up`
 # finds it again. Kafka's libraries are fetched once, by Maven, into $KICKWHEEL_CACHE/kafka-VERSION.
 set -euo pipefail
 
@@ -179,6 +179,14 @@ file.delete.delay.ms=1000
 CONF
 }
 
+format() {
+  local id
+  # A cluster's id is 16 bytes in URL-safe base64 without padding.
+  id=$(python3 -c 'import base64, os; print(base64.urlsafe_b64encode(b"kw" + os.urandom(14)).decode().rstrip("="))')
+  tool kafka.tools.StorageTool format -t "$id" -c "$folder/server.properties" >"$folder/format.log" 2>&1 \
+    || { cat "$folder/format.log" >&2; return 1; }
+}
+
 up() {
   if is_up; then echo "127.0.0.1:$port"; return; fi
   # One that was stopped, or that a restart of the machine ended, keeps its data and its port.
@@ -191,13 +199,7 @@ up() {
   for try in 1 2 3; do
     read -r port controller_port < <(free_ports)
     configure
-    if ! [ -d "$folder/data" ]; then
-      local id
-      # A cluster's id is 16 bytes in URL-safe base64 without padding.
-      id=$(python3 -c 'import base64, os; print(base64.urlsafe_b64encode(b"kw" + os.urandom(14)).decode().rstrip("="))')
-      tool kafka.tools.StorageTool format -t "$id" -c "$folder/server.properties" >"$folder/format.log" 2>&1 \
-        || { cat "$folder/format.log" >&2; rm -rf "$folder"; return 1; }
-    fi
+    if ! [ -d "$folder/data" ]; then format || { rm -rf "$folder"; return 1; }; fi
     if launch; then
       printf 'folder=%q\nport=%q\n' "$folder" "$port" >"$record.new"
       mv "$record.new" "$record"
@@ -225,6 +227,16 @@ stop() {
   halt "$pid"
   rm -f "$folder/pid"
   echo "kafka: stopped (pid $pid), data kept" >&2
+}
+
+wipe() {
+  load_record || { echo "kafka: there is no broker to wipe; use up" >&2; return 1; }
+  stop
+  fetch_libs
+  rm -rf "$folder/data"
+  format
+  launch
+  echo "kafka: started empty on port $port" >&2
 }
 
 down() {
@@ -258,7 +270,7 @@ status() {
 }
 
 case ${1:-} in
-  up | down | status | stop | start) "$1" ;;
+  up | down | status | stop | start | wipe) "$1" ;;
   recreate) recreate "${2:-}" ;;
-  *) echo "usage: kafka.sh up|down|status|stop|start|recreate TOPIC" >&2; exit 2 ;;
+  *) echo "usage: kafka.sh up|down|status|stop|start|wipe|recreate TOPIC" >&2; exit 2 ;;
 esac

@@ -11,6 +11,7 @@
 mod binary;
 mod structured;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 
 use kickwheel_schemas::{

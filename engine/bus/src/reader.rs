@@ -30,7 +30,7 @@ use crate::{
 /// A batch ends with the record that reaches this size. One record may be larger.
 pub const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// A partition without records is looked at this often, so that a topic that was replaced is noticed there too.
-const IDLE_CHECK: Duration = Duration::from_secs(30);
+const IDLE_CHECK: Duration = Duration::from_secs(5);
 /// Errors in a row that tell nothing, before they are reported as trouble with the broker.
 const MAX_TRANSIENT_ERRORS: u32 = 20;
 
@@ -146,6 +146,10 @@ impl Reader {
         partition: u32,
         from: u64,
     ) -> Result<Self, ReadError> {
+        if partition >= expected.partitions {
+            // The client would wait for it to be made, without a word.
+            return Err(refused(&topic, partition, format!("the topic has {} partitions", expected.partitions)));
+        }
         let consumer = start(&kafka, &topic, partition, from).await?;
         Ok(Self {
             kafka,
