@@ -102,11 +102,19 @@ impl Target {
                 Conn::Postgres(conn?)
             }
         };
-        if self.installation.is_some() && installation(&mut conn).await? != self.installation {
-            let other = "another database has taken the place of ours; put ours back or restart";
-            return Err(sqlx::Error::Io(std::io::Error::other(other)));
+        if self.installation.is_none() {
+            return Ok(conn);
         }
-        Ok(conn)
+        let found = installation(&mut conn).await;
+        if matches!(&found, Ok(found) if *found == self.installation) {
+            return Ok(conn);
+        }
+        // Before anybody is told: who closes a SQLite file last removes its log by name, and once ours is put back that
+        // would be our log.
+        conn.close().await;
+        found?;
+        let other = "another database has taken the place of ours; put ours back or restart";
+        Err(sqlx::Error::Io(std::io::Error::other(other)))
     }
 
     /// After the first connection: from now on no file is created any more, and only this database will do.
