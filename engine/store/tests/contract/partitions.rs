@@ -158,6 +158,9 @@ pub async fn a_stopped_partition_is_nobodys_until_it_is_reset(fixture: Fixture) 
     assert_stale(store.write(vec![moved(lease, 5, 6)]).await, "is stopped: the topic was recreated");
     assert_eq!(store.renew_partitions("a", LEASE).await.unwrap(), leases[1..]);
     assert_eq!(numbers(&store.acquire_partitions(TOPIC, "b", 9, LEASE, true).await.unwrap()), [(1, 2)]);
+    // It does not use up what somebody wants to take either.
+    store.release_partitions("b").await.unwrap();
+    assert_eq!(numbers(&take(&store, "b", 1).await), [(1, 3)]);
     let stopped = row(&store, 0).await;
     assert_eq!((stopped.owner, stopped.next_offset), (None, 5));
     assert_eq!(stopped.stopped_reason.as_deref(), Some("the topic was recreated"));
