@@ -1,6 +1,7 @@
 //! Bringing an origin's branches, tags and wanted commits into its mirror.
 //!
-//! Origin and mirror are both on this machine, so their object stores are compared directly. libgit2's own local
+//! Both are repositories on this machine, so their object stores are compared directly. An origin behind a network is
+//! first brought into a staging repository, which then takes its place: see [`crate::remote`]. libgit2's own local
 //! transport is not used: it cannot fetch a commit that no ref leads to (the one before a force push), fails on a single
 //! broken ref, and sends every annotated tag's tree each time.
 //!
@@ -10,14 +11,18 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fs,
-    io::Write as _,
+    io::{self, Write as _},
+    path::Path,
 };
 
 use git2::{ErrorCode, ObjectType, Odb, OdbLookupFlags, Oid, Repository, RepositoryOpenFlags, Sort};
 
 use crate::{
+    access::Access,
+    advert::{self, is_mirrored},
+    failure::FetchError,
     mirrors::{Head, MirrorId, NamedRef, full_id, is_damage, open_or_create, trust_repositories_of_others},
-    origin::Origin,
+    remote,
 };
 
 /// What a fetch brought.
@@ -30,43 +35,6 @@ pub struct Fetched {
     pub moved: usize,
 }
 
-/// Why a fetch failed, split by what the caller does.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FetchError {
-    /// Retry later: the origin cannot be read now.
-    #[error("fetch {url:?}: {reason}; check that the repository is there and readable by the user that runs kickwheel")]
-    Unreachable {
-        /// As configured.
-        url: String,
-        /// What libgit2 said.
-        reason: String,
-    },
-    /// Stop: the commit is not in the repository (any more). Branches and tags *were* brought up to date.
-    #[error("fetch commit {commit} from {url:?}: the repository does not have it; it may have been force-pushed away")]
-    Gone {
-        /// As configured.
-        url: String,
-        /// As it was asked for.
-        commit: String,
-    },
-    /// Stop: a repository of a kind that cannot be read.
-    #[error("fetch {url:?}: {reason}")]
-    Unsupported {
-        /// As configured.
-        url: String,
-        /// What it is, and what would be supported.
-        reason: String,
-    },
-    /// Retry later: our own disk.
-    #[error("write the mirror of {url:?}: {reason}; check that the data folder is writable and has space")]
-    Mirror {
-        /// As configured.
-        url: String,
-        /// What libgit2 said.
-        reason: String,
-    },
-}
-
 /// Up to this many new objects are copied one by one; more travel as a pack. Packs are never joined, and every lookup
 /// asks each of them, so a usual push must not leave one behind.
 const MAX_LOOSE_OBJECTS: usize = 1_000;
@@ -77,13 +45,15 @@ pub(crate) const MAX_TREE_DEPTH: usize = 1_024;
 /// Where wanted commits that no branch leads to are kept in the mirror.
 const PINS: &str = "refs/kickwheel/pins/";
 
-/// An error of libgit2, and in which of the two repositories it arose.
-enum Side {
+/// What went wrong, and where.
+pub(crate) enum Side {
     Origin(git2::Error),
     Mirror(git2::Error),
+    /// Known by its type already.
+    Known(FetchError),
 }
 
-trait OnSide<T> {
+pub(crate) trait OnSide<T> {
     fn at_origin(self) -> Result<T, Side>;
     fn at_mirror(self) -> Result<T, Side>;
 }
@@ -97,33 +67,55 @@ impl<T> OnSide<T> for Result<T, git2::Error> {
     }
 }
 
-/// See [`crate::Mirrors::fetch`]. The caller holds the mirror's lock.
-pub(crate) fn fetch(id: &MirrorId, wanted: &[String]) -> Result<Fetched, FetchError> {
-    let unreachable = |reason: &str| FetchError::Unreachable { url: id.url.clone(), reason: reason.to_owned() };
-    let broken = |reason: &str| FetchError::Mirror { url: id.url.clone(), reason: reason.to_owned() };
-    let origin = open_origin(id.origin(), &id.url)?;
-    let mut outcome = synchronise(&origin, id, wanted);
-    if let Err(Side::Mirror(error)) = &outcome
-        && is_damage(error)
-    {
-        tracing::warn!(mirror = ?id.path(), %error, "a mirror is damaged and is built anew");
-        fs::remove_dir_all(id.path()).map_err(|error| broken(&error.to_string()))?;
-        outcome = synchronise(&origin, id, wanted);
+impl Side {
+    /// For the mirror of `url`.
+    pub(crate) fn into_error(self, url: &str) -> FetchError {
+        let url = url.to_owned();
+        match self {
+            Self::Origin(error) => FetchError::Unreachable { url, reason: error.message().to_owned() },
+            Self::Mirror(error) => FetchError::Mirror { url, reason: error.message().to_owned() },
+            Self::Known(error) => error,
+        }
     }
+}
+
+/// How many objects travel at once when they are many.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bulk {
+    /// As a new pack of what is lacking.
+    Build,
+    /// As the packs that the other side has: it has nothing else, see [`crate::remote`].
+    Adopt,
+}
+
+/// See [`crate::Mirrors::fetch`]. The caller holds the mirror's lock.
+pub(crate) fn fetch(id: &MirrorId, access: &Access, wanted: &[String]) -> Result<Fetched, FetchError> {
+    let once = || match id.origin().local_path() {
+        Some(path) => synchronise(&open_origin(path, &id.url).map_err(Side::Known)?, id, wanted, Bulk::Build),
+        None => remote::fetch(id, access, wanted),
+    };
+    let outcome = match once() {
+        Err(Side::Mirror(error)) if is_damage(&error) => {
+            tracing::warn!(mirror = ?id.path(), %error, "a mirror is damaged and is built anew");
+            fs::remove_dir_all(id.path())
+                .map_err(|error| FetchError::Mirror { url: id.url.clone(), reason: error.to_string() })?;
+            once()
+        }
+        other => other,
+    };
     match outcome {
         Ok((fetched, None)) => Ok(fetched),
         Ok((_, Some(commit))) => Err(FetchError::Gone { url: id.url.clone(), commit }),
-        Err(Side::Origin(error)) => Err(unreachable(error.message())),
-        Err(Side::Mirror(error)) => Err(broken(error.message())),
+        Err(side) => Err(side.into_error(&id.url)),
     }
 }
 
 /// Opens the repository itself, telling *not now* from *never*.
-pub(crate) fn open_origin(origin: &Origin, url: &str) -> Result<Repository, FetchError> {
+pub(crate) fn open_origin(path: &Path, url: &str) -> Result<Repository, FetchError> {
     trust_repositories_of_others();
     let unsupported = |reason: String| FetchError::Unsupported { url: url.to_owned(), reason };
     // Never a repository further up: a folder that lost its `.git` must not silently become its parent's.
-    let opened = Repository::open_ext(origin.path(), RepositoryOpenFlags::NO_SEARCH, &[] as &[&str]);
+    let opened = Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, &[] as &[&str]);
     let repo = match opened {
         Ok(repo) => repo,
         // libgit2 has no error code for a format that it does not know, only these two messages.
@@ -149,20 +141,26 @@ pub(crate) fn open_origin(origin: &Origin, url: &str) -> Result<Repository, Fetc
 }
 
 /// Brings the mirror up to date; the second part is the first wanted commit that the origin lacks.
-fn synchronise(origin: &Repository, id: &MirrorId, wanted: &[String]) -> Result<(Fetched, Option<String>), Side> {
+pub(crate) fn synchronise(
+    origin: &Repository,
+    id: &MirrorId,
+    wanted: &[String],
+    bulk: Bulk,
+) -> Result<(Fetched, Option<String>), Side> {
     let mirror = open_or_create(id.path()).at_mirror()?;
     // The refs are read before any object is copied: what is pushed meanwhile belongs to the next fetch.
     let refs = refs_of(origin).at_origin()?;
     let tips: Vec<Oid> = refs.values().copied().collect();
-    copy(origin, &mirror, &tips)?;
+    copy(origin, &mirror, &tips, bulk)?;
     let mut gone = None;
     for commit in wanted {
-        if !pin(origin, &mirror, commit)? && gone.is_none() {
+        if !pin(origin, &mirror, commit, bulk)? && gone.is_none() {
             gone = Some(commit.clone());
         }
     }
     let moved = move_refs(&mirror, &refs).at_mirror()?;
-    let default = default_branch(origin, &refs).at_origin()?;
+    let named = origin_head(origin).at_origin()?;
+    let default = advert::default_branch(named.as_deref(), refs.keys().map(Vec::as_slice));
     if let Some(default) = default {
         let target = format!("refs/heads/{default}");
         let same =
@@ -198,31 +196,20 @@ fn refs_of(origin: &Repository) -> Result<BTreeMap<Vec<u8>, Oid>, git2::Error> {
     Ok(found)
 }
 
-fn is_mirrored(name: &[u8]) -> bool {
-    name.starts_with(b"refs/heads/") || name.starts_with(b"refs/tags/")
-}
-
-fn default_branch(origin: &Repository, refs: &BTreeMap<Vec<u8>, Oid>) -> Result<Option<String>, git2::Error> {
-    let branches: Vec<&str> = refs
-        .keys()
-        .filter_map(|name| name.strip_prefix(b"refs/heads/"))
-        .filter_map(|name| std::str::from_utf8(name).ok())
-        .collect();
-    let named = match origin.find_reference("HEAD") {
-        Ok(head) => head
+/// The branch that the origin's `HEAD` names, whether or not it exists.
+pub(crate) fn origin_head(origin: &Repository) -> Result<Option<String>, git2::Error> {
+    match origin.find_reference("HEAD") {
+        Ok(head) => Ok(head
             .symbolic_target_bytes()
             .and_then(|target| target.strip_prefix(b"refs/heads/"))
-            .and_then(|name| std::str::from_utf8(name).ok().map(str::to_owned)),
-        Err(error) if error.code() == ErrorCode::NotFound => None,
-        Err(error) => return Err(error),
-    };
-    let only = if branches.len() == 1 { branches.first().copied() } else { None };
-    let candidates = [named.as_deref(), Some("main"), Some("master"), only];
-    Ok(candidates.into_iter().flatten().find(|name| branches.contains(name)).map(str::to_owned))
+            .and_then(|name| std::str::from_utf8(name).ok().map(str::to_owned))),
+        Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes sure that `commit` is in the mirror; false if the origin does not have it either.
-fn pin(origin: &Repository, mirror: &Repository, commit: &str) -> Result<bool, Side> {
+fn pin(origin: &Repository, mirror: &Repository, commit: &str, bulk: Bulk) -> Result<bool, Side> {
     let Some(oid) = full_id(commit) else {
         return Ok(false);
     };
@@ -232,7 +219,7 @@ fn pin(origin: &Repository, mirror: &Repository, commit: &str) -> Result<bool, S
     if !origin.odb().at_origin()?.exists(oid) {
         return Ok(false);
     }
-    copy(origin, mirror, &[oid])?;
+    copy(origin, mirror, &[oid], bulk)?;
     mirror.reference(&format!("{PINS}{oid}"), oid, true, "kickwheel: wanted").at_mirror()?;
     Ok(true)
 }
@@ -278,7 +265,7 @@ struct Wanted {
 }
 
 /// Copies `tips` and everything they need that the mirror lacks.
-fn copy(origin: &Repository, mirror: &Repository, tips: &[Oid]) -> Result<(), Side> {
+pub(crate) fn copy(origin: &Repository, mirror: &Repository, tips: &[Oid], bulk: Bulk) -> Result<(), Side> {
     let kept = mirror.odb().at_mirror()?;
     let mut wanted = Wanted::default();
     for tip in tips {
@@ -292,7 +279,10 @@ fn copy(origin: &Repository, mirror: &Repository, tips: &[Oid]) -> Result<(), Si
     let known = tips_of(mirror).at_mirror()?;
     match few_objects(origin, &kept, &wanted, &known).at_origin()? {
         Some(objects) => copy_loose(origin, &kept, &objects),
-        None => copy_pack(origin, &kept, &wanted, &known),
+        None => match bulk {
+            Bulk::Build => copy_pack(origin, &kept, &wanted, &known),
+            Bulk::Adopt => adopt_packs(origin, mirror).at_mirror(),
+        },
     }
 }
 
@@ -325,7 +315,7 @@ fn resolve(origin: &Repository, kept: &Odb<'_>, id: Oid, wanted: &mut Wanted) ->
 }
 
 /// The commits that the mirror's refs lead to.
-fn tips_of(mirror: &Repository) -> Result<Vec<Oid>, git2::Error> {
+pub(crate) fn tips_of(mirror: &Repository) -> Result<Vec<Oid>, git2::Error> {
     let mut tips = Vec::new();
     for reference in mirror.references()? {
         if let Ok(commit) = reference?.peel_to_commit() {
@@ -456,6 +446,38 @@ fn copy_pack(origin: &Repository, kept: &Odb<'_>, wanted: &Wanted, known: &[Oid]
     packed.at_origin()?;
     writer.commit().at_mirror()?;
     Ok(())
+}
+
+/// Gives the mirror the other side's packs as they are. Links where the file system can: the other side keeps reading its
+/// own. An index makes a pack visible, so it comes last.
+fn adopt_packs(origin: &Repository, mirror: &Repository) -> Result<(), git2::Error> {
+    let failed = |error: io::Error| git2::Error::from_str(&error.to_string());
+    let (from, to) = (origin.path().join("objects/pack"), mirror.path().join("objects/pack"));
+    fs::create_dir_all(&to).map_err(failed)?;
+    for entry in fs::read_dir(&from).map_err(failed)? {
+        let index = entry.map_err(failed)?.path();
+        if index.extension().is_none_or(|extension| extension != "idx") {
+            continue;
+        }
+        for file in [index.with_extension("pack"), index] {
+            let Some(name) = file.file_name() else { continue };
+            adopt(&file, &to.join(name)).map_err(failed)?;
+        }
+    }
+    mirror.odb()?.refresh()
+}
+
+fn adopt(from: &Path, to: &Path) -> io::Result<()> {
+    if to.exists() {
+        return Ok(());
+    }
+    if fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    // Under another name first: half a pack must not be taken for a whole one after a crash.
+    let unfinished = to.with_extension("unfinished");
+    fs::copy(from, &unfinished)?;
+    fs::rename(&unfinished, to)
 }
 
 /// The mirror's default branch, if it exists.

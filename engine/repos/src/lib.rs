@@ -4,29 +4,39 @@
 //! [changed paths](changes), the [workflow files](workflows) of a commit, its [source tree](source). It also writes a
 //! run's result back as a [note](notes) and installs the [post-receive hook](hook) that tells us about pushes.
 //!
-//! Deliberately absent: what a push means (that is `triggers` and the core), the store, and the network. Only
-//! repositories on this machine (a path or `file://`) can be reached in this release; [`origin`] says so for any other
-//! URL, and is where further transports will be added.
+//! An [`origin`] is on this machine, or behind https, http or ssh. Other machines are asked through a [`transport`] of
+//! ours, under one egress policy (`kickwheel-egress`) and with the [credentials](access) that the caller gives; without
+//! fetching, [`Mirrors::ls_remote`] tells where its branches are.
+//!
+//! Deliberately absent: what a push means (that is `triggers` and the core), the store, and where secrets come from.
 //!
 //! Paths inside a repository are bytes throughout. Blocking libgit2 calls run on tokio's blocking threads; see
 //! [`mirrors`] for the locking.
 
+pub mod access;
+pub mod advert;
 pub mod changes;
+pub mod failure;
 pub mod fetch;
 pub mod hook;
 pub mod mirrors;
 pub mod notes;
 pub mod origin;
+mod remote;
 pub mod select;
 pub mod source;
+mod transport;
 pub mod workflows;
 
+pub use access::{Credentials, KnownHosts};
+pub use advert::{Heads, RemoteRef};
 pub use changes::{ChangedPaths, PushRange};
-pub use fetch::{FetchError, Fetched};
+pub use failure::{FetchError, Retry};
+pub use fetch::Fetched;
 pub use hook::{Binding, HookError, HookState, hook_state, install_hook, remove_hook};
 pub use mirrors::{Head, MirrorError, MirrorId, Mirrors, NamedRef, ReadError};
 pub use notes::NoteError;
-pub use origin::{Origin, OriginError};
+pub use origin::{Origin, OriginError, SshOrigin};
 pub use select::{Selection, SelectionError};
 pub use source::{ExportError, Exported};
 pub use workflows::{RefusedFile, WorkflowFile, WorkflowFiles};

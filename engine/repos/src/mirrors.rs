@@ -18,15 +18,20 @@ use std::{
 };
 
 use git2::{ErrorClass, ErrorCode, Oid, Repository, RepositoryInitOptions};
+use kickwheel_egress::Egress;
 use kickwheel_schemas::Digest;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::RwLock;
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 use crate::{
+    access::{Access, Credentials},
+    advert::Heads,
     changes::{self, ChangedPaths, PushRange},
-    fetch::{self, FetchError, Fetched},
+    failure::FetchError,
+    fetch::{self, Fetched},
     notes::{self, NoteError},
     origin::{Origin, OriginError},
+    remote,
     select::Selection,
     source::{self, ExportError, Exported},
     workflows::{self, WorkflowFiles},
@@ -41,6 +46,7 @@ pub struct Mirrors {
 #[derive(Debug)]
 struct Inner {
     dir: PathBuf,
+    egress: Egress,
     locks: Mutex<HashMap<PathBuf, Arc<RwLock<()>>>>,
 }
 
@@ -55,6 +61,7 @@ pub struct MirrorId {
     pub url: String,
     origin: Origin,
     path: PathBuf,
+    credentials: Option<Credentials>,
 }
 
 impl MirrorId {
@@ -66,6 +73,17 @@ impl MirrorId {
     /// The mirror's folder.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The same mirror, whose origin is asked with these credentials from now on. An origin on this machine needs none.
+    pub fn with_credentials(self, credentials: Option<Credentials>) -> Self {
+        Self { credentials, ..self }
+    }
+
+    /// Where the host keys are kept that an ssh origin showed. Not in the mirror: that may be deleted at any time, and
+    /// the next key would then be taken for the first.
+    fn accepted_hosts(&self) -> PathBuf {
+        self.path.with_extension("known_hosts")
     }
 }
 
@@ -122,13 +140,23 @@ pub enum ReadError {
 }
 
 impl Mirrors {
-    /// Uses `dir` for mirrors, creating it when it is absent.
+    /// Uses `dir` for mirrors, creating it when it is absent. Other machines are asked under the default policy.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, MirrorError> {
+        Self::open_with(dir, Egress::default())
+    }
+
+    /// The same under another policy.
+    pub fn open_with(dir: impl Into<PathBuf>, egress: Egress) -> Result<Self, MirrorError> {
         trust_repositories_of_others();
         let dir = dir.into();
-        fs::create_dir_all(&dir)
-            .map_err(|error| MirrorError::Create { path: dir.clone(), reason: error.to_string() })?;
-        Ok(Self { inner: Arc::new(Inner { dir, locks: Mutex::default() }) })
+        let failed = |error: io::Error| MirrorError::Create { path: dir.clone(), reason: error.to_string() };
+        fs::create_dir_all(&dir).map_err(failed)?;
+        // Deploy keys that a crash left.
+        match fs::remove_dir_all(dir.join(KEYS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            Ok(()) | Err(_) => {}
+        }
+        Ok(Self { inner: Arc::new(Inner { dir, egress, locks: Mutex::default() }) })
     }
 
     /// The mirror of `url`, bound as `name` in `project`. Its folder is made when it is absent; nothing is fetched.
@@ -138,7 +166,8 @@ impl Mirrors {
         let url_hash = hex::encode(&Sha256::digest(url)[..URL_HASH_BYTES]);
         let folder = format!("{}-{url_hash}.git", file_name(name));
         let path = self.inner.dir.join(file_name(project)).join(folder);
-        let id = MirrorId { project: project.into(), name: name.into(), url: url.into(), origin, path };
+        let id =
+            MirrorId { project: project.into(), name: name.into(), url: url.into(), origin, path, credentials: None };
         let known = self.inner.locks.lock().expect("no holder of this lock panics").contains_key(&id.path);
         if !known || !id.path.exists() {
             let exclusive = self.lock(&id).write_owned().await;
@@ -148,8 +177,16 @@ impl Mirrors {
         Ok(id)
     }
 
-    /// Deletes a mirror. The origin is not touched.
+    /// Deletes a mirror, and what is known of its server. The origin is not touched.
     pub async fn remove(&self, id: &MirrorId) -> io::Result<()> {
+        self.discard(id).await?;
+        match fs::remove_file(id.accepted_hosts()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    async fn discard(&self, id: &MirrorId) -> io::Result<()> {
         let exclusive = self.lock(id).write_owned().await;
         let path = id.path.clone();
         blocking(exclusive, move || match fs::remove_dir_all(&path) {
@@ -159,12 +196,19 @@ impl Mirrors {
         .await
     }
 
+    /// The origin's branches and tags as they are now, without fetching anything: for polling. The mirror is not
+    /// touched.
+    pub async fn ls_remote(&self, id: &MirrorId) -> Result<Heads, FetchError> {
+        let (id, access) = (id.clone(), self.access(id));
+        blocking((), move || remote::ls_remote(&id, &access)).await
+    }
+
     /// Brings all branches and tags of the origin into the mirror, forgets those that are gone there, and makes sure
     /// that the `wanted` commits (full hex ids) are present even if no branch or tag leads to them any more.
     pub async fn fetch(&self, id: &MirrorId, wanted: &[String]) -> Result<Fetched, FetchError> {
         let exclusive = self.lock(id).write_owned().await;
-        let (id, wanted) = (id.clone(), wanted.to_vec());
-        blocking(exclusive, move || fetch::fetch(&id, &wanted)).await
+        let (id, access, wanted) = (id.clone(), self.access(id), wanted.to_vec());
+        blocking(exclusive, move || fetch::fetch(&id, &access, &wanted)).await
     }
 
     /// The default branch and its commit; `None` while there is no branch. See [`Fetched`] for how it is chosen.
@@ -191,7 +235,7 @@ impl Mirrors {
             // Gone is no failure here either: the comparison below says which of the two is missing.
             Ok(_) | Err(FetchError::Gone { .. }) => {}
             Err(FetchError::Unsupported { reason, .. }) => return Ok(ChangedPaths::Unknown(reason)),
-            Err(error @ (FetchError::Unreachable { .. } | FetchError::Mirror { .. })) => return Err(error),
+            Err(error) => return Err(error),
         }
         let asked = range.clone();
         match self.look(id, move |repo| Ok(changes::compare(repo, &asked)?)).await {
@@ -245,14 +289,34 @@ impl Mirrors {
     /// Puts the section `key` (a run's id) of the note on `commit` in the **origin**, below `refs/notes/kickwheel`. Other
     /// sections are kept, the same one is replaced in place. Safe against other writers.
     pub async fn add_note(&self, id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
-        let (id, commit, key, text) = (id.clone(), commit.to_owned(), key.to_owned(), text.to_owned());
-        blocking((), move || notes::add_note(&id, &commit, &key, &text)).await
+        let guard = self.lock_for_notes(id).await;
+        let (id, access, commit) = (id.clone(), self.access(id), commit.to_owned());
+        let (key, text) = (key.to_owned(), text.to_owned());
+        blocking(guard, move || notes::add_note(&id, &access, &commit, &key, &text)).await
     }
 
     /// The whole note on `commit` in the origin, lossily as text; `None` when there is none.
     pub async fn read_note(&self, id: &MirrorId, commit: &str) -> Result<Option<String>, NoteError> {
-        let (id, commit) = (id.clone(), commit.to_owned());
-        blocking((), move || notes::read_note(&id, &commit)).await
+        let guard = self.lock_for_notes(id).await;
+        let (id, access, commit) = (id.clone(), self.access(id), commit.to_owned());
+        blocking(guard, move || notes::read_note(&id, &access, &commit)).await
+    }
+
+    /// Notes of an origin on this machine are read and written there; all others pass through the mirror.
+    async fn lock_for_notes(&self, id: &MirrorId) -> Option<OwnedRwLockWriteGuard<()>> {
+        match id.origin.local_path() {
+            Some(_) => None,
+            None => Some(self.lock(id).write_owned().await),
+        }
+    }
+
+    fn access(&self, id: &MirrorId) -> Access {
+        Access {
+            credentials: id.credentials.clone(),
+            egress: self.inner.egress.clone(),
+            accepted_hosts: id.accepted_hosts(),
+            keys: self.inner.dir.join(KEYS),
+        }
     }
 
     fn lock(&self, id: &MirrorId) -> Arc<RwLock<()>> {
@@ -303,7 +367,7 @@ impl Mirrors {
         {
             tracing::warn!(mirror = ?id.path, %error, "a mirror is damaged or missing and is discarded");
             // Best effort: if it cannot be deleted, the next fetch meets the damage and says so.
-            let _ = self.remove(id).await;
+            let _ = self.discard(id).await;
         }
         result
     }
@@ -326,6 +390,9 @@ impl ReadFailure {
         }
     }
 }
+
+/// The folder for files with deploy keys. No project's folder can have this name.
+const KEYS: &str = ".keys";
 
 /// How many bytes of the URL's hash a mirror's folder name carries: enough to tell the few URLs apart that one
 /// repository name is ever bound to.

@@ -3,8 +3,10 @@
 //! Several runs may concern one commit, so a note has one section per key, each opened by a line `run: <key>`. A section
 //! is replaced in place, all others are kept byte for byte, and so is text that a person put above the first one.
 //!
-//! The ref's own lock file, the one that `git` itself takes, is held from reading the old note to moving the ref: two
-//! writers, in one process or in several, never lose each other's section. Nothing else of the origin is touched.
+//! Two writers, in one process or in several, never lose each other's section. On this machine the ref's own lock file,
+//! the one that `git` itself takes, is held from reading the old note to moving the ref. Elsewhere the new note is pushed
+//! on top of the old one, which the server refuses when somebody was faster, and then it is made anew on top of that one.
+//! Nothing else of the origin is touched.
 
 use std::{
     fs,
@@ -16,8 +18,11 @@ use std::{
 use git2::{ErrorCode, FileMode, ObjectType, Oid, Repository, Signature, Tree};
 
 use crate::{
-    fetch::{FetchError, open_origin},
-    mirrors::{MirrorId, full_id},
+    access::Access,
+    failure::FetchError,
+    fetch::{fetch, open_origin},
+    mirrors::{MirrorId, full_id, open_or_create},
+    remote::{self, Pushed},
 };
 
 /// Where notes are kept. `git notes --ref=kickwheel show <commit>` and `git log --notes=kickwheel` read them.
@@ -29,6 +34,8 @@ pub const MAX_NOTE_BYTES: usize = 1024 * 1024;
 
 /// How long a writer waits for others.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// For how long a note is pushed again when another writer was faster.
+const PUSH_PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_POLL: Duration = Duration::from_millis(20);
 /// A lock file this old is a leftover of a crash: no writer holds this ref's lock for longer than milliseconds.
 const LOCK_ABANDONED: Duration = Duration::from_mins(1);
@@ -40,7 +47,7 @@ const OMITTED: &[u8] = b"(sections of older runs are left out)";
 /// Why a note was not written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum NoteError {
-    /// Retry later for [`FetchError::Unreachable`], stop for [`FetchError::Unsupported`].
+    /// What [`FetchError::retry`] says.
     #[error(transparent)]
     Origin(#[from] FetchError),
     /// Stop.
@@ -69,20 +76,29 @@ pub enum NoteError {
     },
 }
 
-pub(crate) fn add_note(id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+pub(crate) fn add_note(id: &MirrorId, access: &Access, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
     if text.len() > MAX_SECTION_BYTES {
         return Err(NoteError::TooLong(text.len()));
     }
     if key.trim().is_empty() || key.contains(['\n', '\r']) {
         return Err(NoteError::BadKey(key.into()));
     }
-    let origin = open_origin(id.origin(), &id.url)?;
-    let on = annotated(&origin, id, commit)?;
-    let failed =
-        |reason: &str| NoteError::Write { commit: commit.to_owned(), url: id.url.clone(), reason: reason.to_owned() };
+    match id.origin().local_path() {
+        Some(path) => add_here(&open_origin(path, &id.url)?, id, commit, key, text),
+        None => add_there(id, access, commit, key, text),
+    }
+}
+
+fn unwritten(id: &MirrorId, commit: &str, reason: &str) -> NoteError {
+    NoteError::Write { commit: commit.to_owned(), url: id.url.clone(), reason: reason.to_owned() }
+}
+
+fn add_here(origin: &Repository, id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+    let on = annotated(origin, id, commit)?;
+    let failed = |reason: &str| unwritten(id, commit, reason);
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
-        match write_locked(&origin, on, key, text) {
+        match write_locked(origin, on, key, text) {
             Ok(()) => return Ok(()),
             Err(error) if error.code() == ErrorCode::Locked => {}
             Err(error) => return Err(failed(error.message())),
@@ -95,18 +111,64 @@ pub(crate) fn add_note(id: &MirrorId, commit: &str, key: &str, text: &str) -> Re
     }
 }
 
-pub(crate) fn read_note(id: &MirrorId, commit: &str) -> Result<Option<String>, NoteError> {
-    let origin = open_origin(id.origin(), &id.url)?;
-    let on = annotated(&origin, id, commit)?;
+/// The mirror's lock is held. It is the mirror that the note is made in, where nothing but the notes' own ref moves.
+fn add_there(id: &MirrorId, access: &Access, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+    let failed = |error: git2::Error| unwritten(id, commit, error.message());
+    let on = annotated_there(id, access, commit)?;
+    let deadline = Instant::now() + PUSH_PATIENCE;
+    loop {
+        let mirror = open_or_create(id.path()).map_err(failed)?;
+        let old = remote::fetch_ref(id, access, &mirror, NOTES_REF)?;
+        let Some(new) = compose(&mirror, old, on, key, text).map_err(failed)? else { return Ok(()) };
+        match remote::push(id, access, &mirror, new, NOTES_REF)? {
+            Pushed::Done => return Ok(()),
+            Pushed::Overtaken if Instant::now() < deadline => {}
+            Pushed::Overtaken => return Err(unwritten(id, commit, "other writers were always faster")),
+            Pushed::Refused(reason) => {
+                let advice = "let these credentials write refs/notes/kickwheel there";
+                return Err(unwritten(id, commit, &format!("the server refuses it ({reason}); {advice}")));
+            }
+        }
+    }
+}
+
+pub(crate) fn read_note(id: &MirrorId, access: &Access, commit: &str) -> Result<Option<String>, NoteError> {
+    let unreadable =
+        |error: git2::Error| FetchError::Unreachable { url: id.url.clone(), reason: error.message().to_owned() };
+    let (repo, on, notes) = match id.origin().local_path() {
+        Some(path) => {
+            let origin = open_origin(path, &id.url)?;
+            let on = annotated(&origin, id, commit)?;
+            let notes = notes_commit(&origin).map_err(unreadable)?;
+            (origin, on, notes)
+        }
+        None => {
+            let on = annotated_there(id, access, commit)?;
+            let mirror = open_or_create(id.path()).map_err(unreadable)?;
+            let notes = remote::fetch_ref(id, access, &mirror, NOTES_REF)?;
+            (mirror, on, notes)
+        }
+    };
     let read = || -> Result<Option<Vec<u8>>, git2::Error> {
-        match notes_tree(&origin)? {
-            Some((_, tree)) => note_of(&origin, &tree, &on.to_string()),
+        match notes {
+            Some(notes) => note_of(&repo, &repo.find_commit(notes)?.tree()?, &on.to_string()),
             None => Ok(None),
         }
     };
-    let note =
-        read().map_err(|error| FetchError::Unreachable { url: id.url.clone(), reason: error.message().to_owned() })?;
-    Ok(note.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(read().map_err(unreadable)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// The commit, from the mirror, which is fetched if it lacks it.
+fn annotated_there(id: &MirrorId, access: &Access, commit: &str) -> Result<Oid, NoteError> {
+    let here = || open_or_create(id.path()).ok().and_then(|mirror| annotated(&mirror, id, commit).ok());
+    if let Some(on) = here() {
+        return Ok(on);
+    }
+    match fetch(id, access, &[commit.to_owned()]) {
+        Ok(_) | Err(FetchError::Gone { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    here().ok_or_else(|| NoteError::NoCommit { commit: commit.to_owned(), url: id.url.clone() })
 }
 
 fn annotated(origin: &Repository, id: &MirrorId, commit: &str) -> Result<Oid, NoteError> {
@@ -119,35 +181,41 @@ fn annotated(origin: &Repository, id: &MirrorId, commit: &str) -> Result<Oid, No
 fn write_locked(origin: &Repository, on: Oid, key: &str, text: &str) -> Result<(), git2::Error> {
     let mut transaction = origin.transaction()?;
     transaction.lock_ref(NOTES_REF)?;
-    let old = notes_tree(origin)?;
-    let existing = match &old {
-        Some((_, tree)) => note_of(origin, tree, &on.to_string())?.unwrap_or_default(),
+    let Some(new) = compose(origin, notes_commit(origin)?, on, key, text)? else { return Ok(()) };
+    transaction.set_target(NOTES_REF, new, Some(&author()?), &message(key))?;
+    transaction.commit()
+}
+
+/// A commit of notes on top of `old`, in which the note on `on` has the section; `None` if it has it already. No ref
+/// moves.
+fn compose(repo: &Repository, old: Option<Oid>, on: Oid, key: &str, text: &str) -> Result<Option<Oid>, git2::Error> {
+    let parent = old.map(|old| repo.find_commit(old)).transpose()?;
+    let old_tree = parent.as_ref().map(|parent| parent.tree()).transpose()?;
+    let existing = match &old_tree {
+        Some(tree) => note_of(repo, tree, &on.to_string())?.unwrap_or_default(),
         None => Vec::new(),
     };
     let merged = merge(&existing, key, text);
     if merged == existing {
-        return Ok(());
+        return Ok(None);
     }
-    let blob = origin.blob(&merged)?;
-    let tree = put(origin, old.as_ref().map(|(_, tree)| tree), &on.to_string(), blob)?;
-    let parent = match &old {
-        Some((commit, _)) => Some(origin.find_commit(*commit)?),
-        None => None,
-    };
-    let who = Signature::now("Kickwheel", "kickwheel@localhost")?;
-    let message = format!("Notes of run {key}\n");
-    let parents: Vec<_> = parent.iter().collect();
-    let commit = origin.commit(None, &who, &who, &message, &origin.find_tree(tree)?, &parents)?;
-    transaction.set_target(NOTES_REF, commit, Some(&who), message.trim_end())?;
-    transaction.commit()
+    let blob = repo.blob(&merged)?;
+    let tree = put(repo, old_tree.as_ref(), &on.to_string(), blob)?;
+    let (who, parents) = (author()?, parent.iter().collect::<Vec<_>>());
+    repo.commit(None, &who, &who, &format!("{}\n", message(key)), &repo.find_tree(tree)?, &parents).map(Some)
 }
 
-fn notes_tree(origin: &Repository) -> Result<Option<(Oid, Tree<'_>)>, git2::Error> {
+fn author() -> Result<Signature<'static>, git2::Error> {
+    Signature::now("Kickwheel", "kickwheel@localhost")
+}
+
+fn message(key: &str) -> String {
+    format!("Notes of run {key}")
+}
+
+fn notes_commit(origin: &Repository) -> Result<Option<Oid>, git2::Error> {
     match origin.find_reference(NOTES_REF) {
-        Ok(reference) => {
-            let commit = reference.peel_to_commit()?;
-            Ok(Some((commit.id(), commit.tree()?)))
-        }
+        Ok(reference) => Ok(Some(reference.peel_to_commit()?.id())),
         Err(error) if error.code() == ErrorCode::NotFound => Ok(None),
         Err(error) => Err(error),
     }

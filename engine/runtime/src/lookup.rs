@@ -7,7 +7,7 @@ use kickwheel_core::{
     event::PinnedSource,
     filter::{ChangedPaths, Facts},
 };
-use kickwheel_repos::{FetchError, MirrorId, PushRange};
+use kickwheel_repos::{FetchError, MirrorId, PushRange, Retry};
 use kickwheel_schemas::{Millis, payload};
 use kickwheel_store::{
     Write,
@@ -143,11 +143,13 @@ async fn push(
         Err(e @ FetchError::Gone { .. }) => {
             return Looked::Never { reason: format!("{e}; nothing can be run for it") };
         }
-        Err(e @ FetchError::Unsupported { .. }) => return Looked::Never { reason: e.to_string() },
-        Err(e @ (FetchError::Unreachable { .. } | FetchError::Mirror { .. })) => {
+        Err(e) => {
             let reason = e.to_string();
             note_reachability(shared, repo, Some(reason.clone())).await;
-            return later(row, reason);
+            return match e.retry() {
+                Retry::Now | Retry::Later => later(row, reason),
+                Retry::Stop => Looked::Never { reason },
+            };
         }
     }
     if repo.reason.is_some() {

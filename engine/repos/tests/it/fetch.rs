@@ -205,7 +205,7 @@ async fn names_cannot_leave_the_folder_of_mirrors() {
 #[tokio::test]
 async fn other_urls_are_refused_at_once() {
     let fixture = Fixture::new();
-    let error = fixture.mirrors.mirror("ml", "x", "https://example.org/x.git").await.expect_err("not supported");
+    let error = fixture.mirrors.mirror("ml", "x", "git://example.org/x.git").await.expect_err("not supported");
     assert!(matches!(error, MirrorError::Origin(_)));
     assert!(error.to_string().contains("file://"), "{error}");
 }

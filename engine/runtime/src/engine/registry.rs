@@ -92,7 +92,7 @@ impl Engine {
         let data = self.shared.folder.path("");
         let hook = Origin::parse(&row.url)
             .ok()
-            .and_then(|origin| hook_state(origin.path()).ok())
+            .and_then(|origin| hook_state(origin.local_path()?).ok())
             .is_some_and(|state| state.tells(&row.name, &data));
         RepoView {
             id: row.name.clone(),
@@ -148,9 +148,10 @@ impl Engine {
         registry::update(&self.shared, writes, |present| present.overlaid(&add.name, &entries))
             .await
             .map_err(write_failed)?;
-        if let Some(binary) = binary {
+        // Hooks are for repositories on this machine; all others are polled.
+        if let (Some(binary), Some(path)) = (binary, mirror.origin().local_path()) {
             let binding = Binding { binary, repo: add.name, data: self.shared.folder.path("") };
-            let path = mirror.origin().path().to_owned();
+            let path = path.to_owned();
             let installed = tokio::task::spawn_blocking(move || install_hook(&path, &binding)).await;
             match installed.map_err(|e| refused(&e))? {
                 Ok(_) => row.hook = true,
@@ -171,11 +172,13 @@ impl Engine {
         })?;
         let refused = |e: &dyn std::fmt::Display| ApiError::Conflict { code: "repo_refused", detail: e.to_string() };
         let mirror = self.shared.mirrors.mirror(DEFAULT_PROJECT, name, &row.url).await.map_err(|e| refused(&e))?;
-        let (path, data, owned) = (mirror.origin().path().to_owned(), self.shared.folder.path(""), name.to_owned());
-        let removed = tokio::task::spawn_blocking(move || remove_hook(&path, &owned, &data)).await;
-        if let Err(e) = removed.map_err(|e| refused(&e))? {
-            // A repository that is gone has no hook that could be removed.
-            tracing::warn!(repo = name, "the hook is not removed: {e}");
+        if let Some(path) = mirror.origin().local_path() {
+            let (path, data, owned) = (path.to_owned(), self.shared.folder.path(""), name.to_owned());
+            let removed = tokio::task::spawn_blocking(move || remove_hook(&path, &owned, &data)).await;
+            if let Err(e) = removed.map_err(|e| refused(&e))? {
+                // A repository that is gone has no hook that could be removed.
+                tracing::warn!(repo = name, "the hook is not removed: {e}");
+            }
         }
         let remove = Write::RemoveRepo(RemoveNamed { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned() });
         registry::update(&self.shared, vec![remove], |present| present.overlaid(name, &[]))
