@@ -36,10 +36,12 @@ fetch_libs() {
   <dependencies>
     <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$version</version></dependency>
     <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$version</version></dependency>
+    <!-- Kafka's libraries log through SLF4J 1.7 and bring nothing that writes: without it a failed start says nothing. -->
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
   </dependencies>
 </project>
 POM
-  if ! mvn --quiet --batch-mode --file "$new/pom.xml" dependency:copy-dependencies \
+  if ! mvn --quiet --batch-mode -Dstyle.color=never --file "$new/pom.xml" dependency:copy-dependencies \
     -DoutputDirectory="$new" -DincludeScope=runtime >&2; then
     rm -rf "$new"
     return 1
@@ -110,7 +112,7 @@ PY
 }
 
 tool() {
-  java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC "-Dlog4j2.configurationFile=$folder/log4j2.properties" -cp "$libs/*" "$@"
+  java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$libs/*" "$@"
 }
 
 # Starts the broker of $folder on $port and waits for it.
@@ -120,7 +122,7 @@ launch() {
   (
     cd "$folder"
     exec setsid java -Xmx384m -Xms128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData \
-      "-Dlog4j2.configurationFile=$folder/log4j2.properties" -cp "$libs/*" \
+      -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true -cp "$libs/*" \
       kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null
   ) &
   local pid=$!
@@ -144,14 +146,6 @@ halt() {
 }
 
 configure() {
-  cat >"$folder/log4j2.properties" <<'CONF'
-rootLogger.level = WARN
-rootLogger.appenderRef.out.ref = out
-appender.out.type = Console
-appender.out.name = out
-appender.out.layout.type = PatternLayout
-appender.out.layout.pattern = %d %p %c: %m%n
-CONF
   # Internal topics have one partition and one replica: there is one broker, and each partition costs start-up time. A
   # topic that a test deletes must stay away until somebody makes it again, so nothing is created by itself.
   cat >"$folder/server.properties" <<CONF

@@ -30,7 +30,7 @@ const FETCH_BYTES: usize = 1024 * 1024;
 const MAX_RESPONSE_BYTES: u32 = i32::MAX as u32;
 
 /// Properties on which promises rest, with their aliases: they are ours to set.
-const RESERVED: [&str; 27] = [
+const RESERVED: [&str; 29] = [
     "acks",
     "allow.auto.create.topics",
     "auto.commit.enable",
@@ -38,6 +38,7 @@ const RESERVED: [&str; 27] = [
     "bootstrap.servers",
     "check.crcs",
     "client.id",
+    "delivery.report.only.error",
     "delivery.timeout.ms",
     "enable.auto.commit",
     "enable.auto.offset.store",
@@ -47,6 +48,7 @@ const RESERVED: [&str; 27] = [
     "fetch.max.bytes",
     "group.id",
     "group.instance.id",
+    "group.protocol",
     "isolation.level",
     "max.in.flight",
     "max.in.flight.requests.per.connection",
@@ -56,8 +58,8 @@ const RESERVED: [&str; 27] = [
     "partitioner",
     "receive.message.max.bytes",
     "request.required.acks",
+    "request.timeout.ms",
     "transactional.id",
-    "group.protocol",
 ];
 
 /// Names of the topics that are ours.
@@ -212,14 +214,21 @@ impl KafkaConfig {
         Ok(())
     }
 
-    /// What every client has. The user's properties come after defaults of ours that are only a matter of speed.
+    /// A property that is only a matter of speed: the user's own value is kept, under whichever of its `names`.
+    fn prefer(&self, config: &mut ClientConfig, names: &[&str], value: impl Into<String>) {
+        if !names.iter().any(|&name| self.properties.contains_key(name)) {
+            config.set(names[0], value);
+        }
+    }
+
+    /// What every client has.
     fn base(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config
-            .set("reconnect.backoff.max.ms", "1000")
-            .set("log.connection.close", "false")
-            .set("socket.keepalive.enable", "true")
-            .set("socket.timeout.ms", self.request_timeout.max(self.delivery_timeout).as_millis().to_string());
+        let patience_ms = self.request_timeout.max(self.delivery_timeout).as_millis().to_string();
+        self.prefer(&mut config, &["reconnect.backoff.max.ms"], "1000");
+        self.prefer(&mut config, &["log.connection.close"], "false");
+        self.prefer(&mut config, &["socket.keepalive.enable"], "true");
+        self.prefer(&mut config, &["socket.timeout.ms"], patience_ms);
         config.set_log_level(RDKafkaLogLevel::Info);
         for (name, value) in &self.properties {
             config.set(name, value);
@@ -240,10 +249,9 @@ impl KafkaConfig {
     /// One idempotent producer per process.
     pub(crate) fn producer(&self) -> ClientConfig {
         let mut config = self.base();
-        if !self.properties.contains_key("linger.ms") && !self.properties.contains_key("queue.buffering.max.ms") {
-            // Senders wait for the acknowledgement: one millisecond gathers those that come together.
-            config.set("linger.ms", "1");
-        }
+        // Senders wait for the acknowledgement: one millisecond gathers those that come together.
+        self.prefer(&mut config, &["linger.ms", "queue.buffering.max.ms"], "1");
+        self.prefer(&mut config, &["queue.buffering.max.kbytes"], PRODUCE_QUEUE_KIB.to_string());
         let delivery_ms = self.delivery_timeout.as_millis().to_string();
         config
             .set("enable.idempotence", "true")
@@ -251,14 +259,17 @@ impl KafkaConfig {
             .set("partitioner", "murmur2_random")
             .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
             .set("message.timeout.ms", &delivery_ms)
-            .set("request.timeout.ms", &delivery_ms)
-            .set("queue.buffering.max.kbytes", PRODUCE_QUEUE_KIB.to_string());
+            .set("request.timeout.ms", &delivery_ms);
         config
     }
 
     /// One reader of one partition.
     pub(crate) fn consumer(&self) -> ClientConfig {
         let mut config = self.base();
+        self.prefer(&mut config, &["queued.max.messages.kbytes"], READ_AHEAD_KIB.to_string());
+        // The default of a second would be felt whenever the small queue has been full.
+        self.prefer(&mut config, &["fetch.queue.backoff.ms"], "10");
+        self.prefer(&mut config, &["fetch.message.max.bytes", "max.partition.fetch.bytes"], FETCH_BYTES.to_string());
         config
             // Without a group's name librdkafka has no assignment. It is never joined: nothing subscribes.
             .set("group.id", &self.group_id)
@@ -268,10 +279,6 @@ impl KafkaConfig {
             .set("isolation.level", "read_committed")
             .set("check.crcs", "true")
             .set("enable.partition.eof", "false")
-            .set("queued.max.messages.kbytes", READ_AHEAD_KIB.to_string())
-            // The default of a second would be felt whenever the small queue has been full.
-            .set("fetch.queue.backoff.ms", "10")
-            .set("fetch.message.max.bytes", FETCH_BYTES.to_string())
             .set("fetch.max.bytes", FETCH_BYTES.to_string())
             .set("receive.message.max.bytes", MAX_RESPONSE_BYTES.to_string());
         config
@@ -310,6 +317,8 @@ mod tests {
         check(property("enable.idempotence", "false"), "is set by the engine");
         check(property("acks", "1"), "is set by the engine");
         check(property("fetch.wait.max.ms", "100"), "accepted");
+        check(property("max.partition.fetch.bytes", "2000000"), "accepted");
+        check(property("security.protocol", "telnet"), "\"security.protocol\"");
         check(property("sasl.username", "kim"), "accepted");
     }
 
