@@ -1,13 +1,15 @@
 //! Triggers: where events come from.
 //!
-//! Two kinds of modules: pure ones that say what something means ([`git`], [`dataset`]), and loops around them that look
-//! and hand over ([`spool`] for what post-receive hooks wrote, [`watch`] for folders and files). A loop forgets nothing
-//! before the engine has made it durable, and may be killed at any point: what it had not handed over, it finds again.
+//! Two kinds of modules: pure ones that say what something means ([`git`], [`dataset`], [`http`]), and loops around them
+//! that look and hand over ([`spool`] for what post-receive hooks wrote, [`watch`] for folders and files). A loop forgets
+//! nothing before the engine has made it durable, and may be killed at any point: what it had not handed over, it finds
+//! again.
 //!
 //! Deliberately absent: deciding what an event starts, and the HTTP door (`engine/server`).
 
 pub mod dataset;
 pub mod git;
+pub mod http;
 pub mod spool;
 pub mod watch;
 
