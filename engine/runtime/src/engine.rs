@@ -3,6 +3,7 @@
 //! The questions and commands themselves are in modules by subject: [`events`], [`runs`], [`registry`], [`assets`],
 //! [`health`]. [`start`] opens the parts and recovers.
 
+pub mod access;
 mod assets;
 mod events;
 mod health;
@@ -20,6 +21,7 @@ use kickwheel_store::{ReadError, WriteError};
 
 use crate::{
     error::{ApiError, StartError},
+    secrets::KeySource,
     shared::{DEFAULT_PROJECT, Shared},
 };
 
@@ -40,6 +42,12 @@ pub struct Config {
     pub lease: Duration,
     /// Whether chains of pure plugin calls run ahead of their commit.
     pub pure_batching: bool,
+    /// Where the key of the secrets comes from.
+    pub secrets_key: KeySource,
+    /// Whether steps without an image may run as processes of this machine.
+    pub host_processes: bool,
+    /// The Unix user that such processes run as; none: the engine's own.
+    pub job_user: Option<String>,
 }
 
 /// Which runs to list.

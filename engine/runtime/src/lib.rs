@@ -19,9 +19,10 @@ mod lookup;
 mod perform;
 mod registry;
 mod report;
+pub mod secrets;
 mod shared;
 mod view;
 
-pub use engine::{AdhocError, AssetKind, Config, Engine, LogQuery, RunQuery, RunSelector};
+pub use engine::{AdhocError, AssetKind, Config, Engine, LogQuery, RunQuery, RunSelector, access::Bearer};
 pub use error::{ApiError, StartError};
 pub use kickwheel_store::rows::WatchRow;

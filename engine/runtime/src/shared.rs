@@ -21,7 +21,9 @@ use kickwheel_wasm::{Host, LoadError, Plugin, builtin};
 use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{admission::Admission, driver::Cell, engine::Config, folder::DataFolder, registry::Registry};
+use crate::{
+    admission::Admission, driver::Cell, engine::Config, folder::DataFolder, registry::Registry, secrets::Secrets,
+};
 
 /// The project that everything belongs to when none is named. More projects come with their grants.
 pub const DEFAULT_PROJECT: &str = "default";
@@ -49,6 +51,8 @@ pub struct Shared {
     pub plugins: Mutex<HashMap<Digest, Plugin>>,
     /// The same, as the workflow checker wants them.
     pub catalog: PluginCatalog,
+    /// Secrets, and the key that seals them.
+    pub secrets: Secrets,
     /// The bare mirrors.
     pub mirrors: Mirrors,
     /// The registry in force.

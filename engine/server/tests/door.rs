@@ -9,7 +9,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, StatusCode, header},
 };
-use kickwheel_runtime::{Config, Engine};
+use kickwheel_runtime::{Config, Engine, secrets::KeySource};
 use kickwheel_server::{ServerConfig, bind, router, routes::Door, serve};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -83,6 +83,9 @@ async fn engine(data: PathBuf) -> Engine {
         base_url: format!("http://{HOST}"),
         lease: Duration::from_secs(15),
         pure_batching: true,
+        secrets_key: KeySource::Folder,
+        host_processes: true,
+        job_user: None,
     };
     Engine::start(config).await.expect("an empty folder is enough")
 }

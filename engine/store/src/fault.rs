@@ -24,6 +24,9 @@
 //!   job.conclude.after     the result was read, the run does not know it
 //!   report.tell.before     a report is due, nobody was told
 //!   report.tell.after      it was told, the store does not know it
+//!   secrets.rekey.kept     the old key is kept, the new one is not in force
+//!   secrets.rekey.begun    the new key is in force, nothing is sealed with it
+//!   secrets.rekey.one      another secret is sealed with it
 //! ```
 //!
 //! Where to look next: `tests/tests/faults` kills at each of them.

@@ -43,7 +43,7 @@ impl Role {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
-    /// What people call it by; unique.
+    /// What people call it.
     pub name: String,
     /// What its bearer may do.
     pub role: Role,
@@ -58,10 +58,12 @@ pub struct CreateToken {
 /// A token without what opens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
-    /// What people call it by.
+    /// Names it for good.
     pub id: String,
     /// `active`, `expired` or `revoked`.
     pub state: String,
+    /// What people call it; while one takes the other's place two may have the same.
+    pub name: String,
     /// What its bearer may do.
     pub role: String,
     /// Only there; none: in all projects.

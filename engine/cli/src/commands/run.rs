@@ -9,7 +9,7 @@ use std::{
 };
 
 use kickwheel_core::plan::Workflow;
-use kickwheel_runtime::{AdhocError, Config, Engine, StartError};
+use kickwheel_runtime::{AdhocError, Config, Engine, StartError, secrets::KeySource};
 use kickwheel_schemas::api::{RunDetail, RunPhase, StartRun};
 
 use super::{Session, serve::not_started, validate};
@@ -136,6 +136,9 @@ async fn start_engine(data: &Path, cpu: Option<u64>) -> Result<Engine, Failure> 
         base_url: format!("file://{}", data.display()),
         lease: LEASE,
         pure_batching: true,
+        secrets_key: KeySource::Folder,
+        host_processes: true,
+        job_user: None,
     };
     let deadline = Instant::now() + LOCK_WAIT;
     let mut told = false;

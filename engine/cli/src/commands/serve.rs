@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use kickwheel_runtime::{Config, Engine, StartError};
+use kickwheel_runtime::{Config, Engine, StartError, secrets::KeySource};
 use kickwheel_server::ServerConfig;
 use kickwheel_triggers::Triggers;
 use serde_json::json;
@@ -45,6 +45,9 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             base_url: url.clone(),
             lease: args.lease,
             pure_batching: !args.no_pure_batching,
+            secrets_key: KeySource::Folder,
+            host_processes: true,
+            job_user: None,
         }) => engine.map_err(not_started)?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };

@@ -30,6 +30,7 @@ use crate::{
     error::StartError,
     folder::{DataFolder, random_hex},
     ingest, registry, report,
+    secrets::{self, Secrets},
     shared::{Counters, Shared},
 };
 
@@ -60,6 +61,7 @@ pub async fn start(config: Config) -> Result<Engine, StartError> {
     shared.tasks.spawn(keep_leases(Arc::clone(&shared)));
     shared.tasks.spawn(housekeeping(Arc::clone(&shared)));
     shared.tasks.spawn(inboxes(Arc::clone(&shared)));
+    shared.tasks.spawn(secrets::finish_change(Arc::clone(&shared)));
     Ok(Engine { shared })
 }
 
@@ -92,8 +94,10 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         .into_iter()
         .map(|(name, (digest, manifest))| (name, PluginInfo { digest, manifest }))
         .collect();
+    let secrets = Secrets::load(&folder.path(""), config.secrets_key.clone()).map_err(|e| part("secrets", &e))?;
     Ok(Shared {
         config,
+        secrets,
         folder,
         store,
         artifacts,
