@@ -114,6 +114,10 @@ down() {
     stop_daemon TERM
     echo "docker: stopped (pid $pid)"
   fi
+  # A daemon that was killed has left the mounts of its containers.
+  local left
+  mapfile -t left < <(awk -v below="$folder/" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r)
+  [ "${#left[@]}" -eq 0 ] || umount --lazy "${left[@]}" || true
   case $folder in */kickwheel-docker.*) rm -rf "$folder" || die "$folder cannot be removed; is something mounted below it?" ;; esac
   rm -f "$record"
 }

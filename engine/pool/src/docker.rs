@@ -51,7 +51,8 @@ use self::{
     places::{Places, Plan, User},
 };
 use crate::{
-    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery, log,
+    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, beneath, blocking,
+    delivery, log,
     watch::{self, Watched as _},
 };
 
@@ -258,12 +259,14 @@ impl DockerPool {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let request = CancelRequest { grace_ms, at: Millis::now() };
         // The first request stays: a repeated one must not lengthen the grace.
-        match inner.places.kept_documents().put(&key.file_name(), &request).await? {
-            Put::Existed => return Ok(()),
-            Put::Stored => {}
+        let documents = inner.places.kept_documents();
+        let _: Put = documents.put(&key.file_name(), &request).await?;
+        let request = documents.get::<CancelRequest>(&key.file_name()).await?.unwrap_or(request);
+        if inner.places.has(key, file::CANCEL) {
+            return Ok(());
         }
         let bytes = serde_json::to_vec(&request).expect("protocol types have string keys only");
-        if let Err(error) = crate::beneath::put(&inner.places.attempt(key), file::CANCEL, &bytes) {
+        if let Err(error) = beneath::put(&inner.places.attempt(key), file::CANCEL, &bytes) {
             // Its runner cannot be told; the container is stopped when the grace is over.
             tracing::warn!(attempt = %key, %error, "failed to tell a runner of a cancel request");
         }

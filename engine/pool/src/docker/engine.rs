@@ -197,7 +197,8 @@ impl Engine {
         };
         let state = found.state.unwrap_or_default();
         Ok(match state.status {
-            Some(Status::CREATED) => Container::Created,
+            // The last two are Podman's words for what lies between; the next look sees more.
+            Some(Status::CREATED | Status::EMPTY) | None => Container::Created,
             Some(Status::RUNNING | Status::PAUSED | Status::RESTARTING | Status::STOPPING) => {
                 Container::Running { pid: state.pid.and_then(|pid| pid.try_into().ok()).unwrap_or(0) }
             }
@@ -206,8 +207,6 @@ impl Engine {
                 out_of_memory: state.oom_killed.unwrap_or(false),
                 problem: state.error.unwrap_or_default(),
             },
-            // Podman's own words for what lies between; the next look sees more.
-            None | Some(Status::EMPTY) => Container::Created,
         })
     }
 

@@ -34,12 +34,11 @@ impl Inner {
             return self.take(key, result).await;
         }
         match self.engine.container(&self.container_name(key)).await? {
-            Container::Created => Ok(Observed::Pending),
             Container::Absent if self.places.has(key, file::CLAIM) => {
                 self.conclude(key, "somebody removed its container".to_owned()).await
             }
-            // It is about to be made, or will be by the next sweep.
-            Container::Absent => Ok(Observed::Pending),
+            // It is about to be made and started, or will be by the next sweep.
+            Container::Absent | Container::Created => Ok(Observed::Pending),
             Container::Running { pid } => {
                 self.enforce_cancel(key).await?;
                 Ok(match (self.claim(key), self.places.untrusted::<Heartbeat>(key)) {

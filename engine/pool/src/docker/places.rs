@@ -29,6 +29,9 @@ use crate::{PoolError, Request, beneath};
 /// The pool's own note: what the attempt asked for, and the image's id when it was started.
 const PLAN_FILE: &str = "plan.json";
 
+/// Longest document other than a result that is read from a job's folder, in bytes. It is read at every look.
+const SMALL_LIMIT: u64 = 64 * 1024;
+
 /// The folders of a pool.
 #[derive(Debug)]
 pub struct Places {
@@ -128,7 +131,8 @@ impl Places {
 
     /// A document that the job could have written: nonsense is none, and so is what cannot be opened as a file.
     pub fn untrusted<D: Document>(&self, key: &AttemptKey) -> Option<D> {
-        match beneath::read(&self.attempt(key).join(D::NAME), DOCUMENT_LIMIT) {
+        let limit = if D::NAME == file::RESULT { DOCUMENT_LIMIT } else { SMALL_LIMIT };
+        match beneath::read(&self.attempt(key).join(D::NAME), limit) {
             Ok(bytes) => serde_json::from_slice(&bytes?).ok(),
             Err(error) => {
                 tracing::warn!(attempt = %key, document = D::NAME, %error, "a document is ignored");

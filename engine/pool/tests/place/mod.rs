@@ -149,7 +149,7 @@ impl Settings {
         let mut config = DockerConfig::new(data.join("pool/docker"), data.join("artifacts"), self.runner, KEY.to_vec());
         config.capacity = self.capacity;
         config.address = self.address;
-        config.network = "host".to_owned();
+        "host".clone_into(&mut config.network);
         config.mounts = self
             .shared
             .into_iter()
@@ -452,4 +452,12 @@ fn newest_source() -> SystemTime {
         .filter_map(|file| file.metadata().ok()?.modified().ok())
         .max()
         .expect("there are sources")
+}
+
+/// Asks the container engine of tests by its own program; what it prints.
+pub fn docker(address: &str, arguments: &[&str]) -> String {
+    let output =
+        Command::new("docker").args(["--host", address]).args(arguments).output().expect("docker is installed");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
