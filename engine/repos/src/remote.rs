@@ -26,7 +26,7 @@ use crate::{
     failure::FetchError,
     fetch::{Bulk, Fetched, OnSide as _, Side, copy, named_refs, open_origin, origin_head, synchronise},
     mirrors::{MirrorId, full_id, is_damage, open_or_create},
-    transport::{Registered, Session},
+    transport::{NOT_OURS, Registered, Session},
 };
 
 /// Inside a mirror's folder.
@@ -245,9 +245,6 @@ impl Staging {
         Ok(())
     }
 }
-
-/// A server's word for an object that it does not hand out.
-const NOT_OURS: &str = "not our ref";
 
 fn write_head(folder: &Path, branch: &str) -> io::Result<()> {
     fs::write(folder.join("HEAD"), format!("ref: refs/heads/{branch}\n"))

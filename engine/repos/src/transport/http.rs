@@ -4,7 +4,7 @@
 //! go only to the scheme, host and port that were configured.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, Cursor, Read, Write},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -205,8 +205,14 @@ pub(super) struct Exchange {
     session: Arc<Session>,
     service: GitService,
     question: Vec<u8>,
-    answer: Option<blocking::Response>,
+    answer: Option<Answer>,
 }
+
+/// An answer, whose beginning was looked at.
+type Answer = io::Chain<Cursor<Vec<u8>>, blocking::Response>;
+
+/// How much of an answer is looked at: enough for a sentence of the server's.
+const LOOKED_AT_BYTES: usize = 1024;
 
 impl Exchange {
     pub(super) fn new(session: Arc<Session>, service: GitService) -> Self {
@@ -220,7 +226,7 @@ impl Exchange {
         }
     }
 
-    fn ask(&mut self) -> Result<blocking::Response, FetchError> {
+    fn ask(&mut self) -> Result<Answer, FetchError> {
         let question = std::mem::take(&mut self.question);
         let (route, command) = (self.route(), self.service.command());
         let base = route.base.lock().expect("no holder of this lock panics").clone();
@@ -229,9 +235,13 @@ impl Exchange {
             .header(header::CONTENT_TYPE, format!("application/x-{command}-request"))
             .header(header::ACCEPT, format!("application/x-{command}-result"))
             .body(question);
-        let response = route.client.send(request).map_err(|failure| route.failed(failure, &self.session))?;
+        let mut response = route.client.send(request).map_err(|failure| route.failed(failure, &self.session))?;
         route.check(&self.session, &response, &format!("application/x-{command}-result"))?;
-        Ok(response)
+        let mut begins = Vec::with_capacity(LOOKED_AT_BYTES);
+        let looked = (&mut response).take(LOOKED_AT_BYTES as u64).read_to_end(&mut begins);
+        looked.map_err(|error| route.broken(&error, &self.session))?;
+        self.session.check_answer(&begins)?;
+        Ok(Cursor::new(begins).chain(response))
     }
 }
 

@@ -23,7 +23,7 @@ use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Trans
 
 use crate::{
     access::Access,
-    advert::{self, Advert, AdvertError},
+    advert::{self, Advert, AdvertError, LENGTH_DIGITS},
     failure::FetchError,
     origin::Origin,
 };
@@ -135,6 +135,18 @@ impl Session {
         Ok(())
     }
 
+    /// Looks at how an answer begins: libgit2 does not tell what a server that gives up says.
+    fn check_answer(&self, begins: &[u8]) -> Result<(), FetchError> {
+        let Some(said) = begins.get(LENGTH_DIGITS..).and_then(|line| line.strip_prefix(b"ERR ")) else { return Ok(()) };
+        let reason = String::from_utf8_lossy(said).trim().escape_debug().to_string();
+        let url = self.url.clone();
+        Err(match reason {
+            reason if reason.contains(NOT_OURS) => FetchError::Changed { url, reason },
+            reason if says_not_found(&reason) => FetchError::NotFound { url },
+            reason => FetchError::Unreachable { url, reason: format!("the server says: {reason}") },
+        })
+    }
+
     /// Reads an advertisement and keeps it.
     fn keep_advert(&self, bytes: &[u8], announced: bool) -> Result<(), FetchError> {
         let url = self.url.clone();
@@ -151,6 +163,9 @@ impl Session {
         Ok(())
     }
 }
+
+/// A server's words for an object that it does not hand out.
+pub(crate) const NOT_OURS: &str = "not our ref";
 
 /// Whether a server's or ssh's words mean that there is no such repository. Servers have no code for it.
 pub(crate) fn says_not_found(words: &str) -> bool {

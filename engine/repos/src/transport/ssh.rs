@@ -20,7 +20,7 @@ use kickwheel_egress::{Egress, Failure};
 use tempfile::TempDir;
 use url::Host;
 
-use super::{GitService, MAX_DURATION, MAX_LIST_DURATION, Session, says_not_found};
+use super::{GitService, MAX_DURATION, MAX_LIST_DURATION, NOT_OURS, Session, says_not_found};
 use crate::{
     access::{Access, Credentials, KnownHosts},
     advert::{LENGTH_DIGITS, MAX_ADVERT_BYTES, packet_len},
@@ -112,17 +112,18 @@ impl Route {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
-        command.args(["-F", "none", "-T", "-x", "-a"]).arg("-i").arg(unexpanded(&key));
+        command.args(["-F", "none", "-T", "-x", "-a"]);
         let mut option = |name: &str, value: &str| {
             command.arg("-o").arg(format!("{name}={value}"));
         };
+        // Read as lists of words; quotes keep a path with blanks together.
+        option("IdentityFile", &format!("\"{}\"", unexpanded(&key)));
+        option("UserKnownHostsFile", &format!("\"{}\"", unexpanded(&hosts)));
         option("IdentitiesOnly", "yes");
         option("IdentityAgent", "none");
         option("PreferredAuthentications", "publickey");
         option("BatchMode", "yes");
         option("StrictHostKeyChecking", strict);
-        // The value is read as a list of words; quotes keep a path with blanks together.
-        option("UserKnownHostsFile", &format!("\"{}\"", unexpanded(&hosts)));
         option("GlobalKnownHostsFile", "/dev/null");
         option("UpdateHostKeys", "no");
         option("HashKnownHosts", "no");
@@ -302,6 +303,9 @@ impl Connection {
                 ),
             };
         }
+        if says(NOT_OURS) {
+            return FetchError::Changed { url, reason: said };
+        }
         if says_not_found(&words) {
             return FetchError::NotFound { url };
         }
@@ -355,11 +359,13 @@ pub(super) struct Conversation {
     session: Arc<Session>,
     connection: Connection,
     listed: Cursor<Vec<u8>>,
+    /// Whether anything came after the list.
+    answered: bool,
 }
 
 impl Conversation {
     pub(super) fn new(session: Arc<Session>, connection: Connection, listed: Vec<u8>) -> Self {
-        Self { session, connection, listed: Cursor::new(listed) }
+        Self { session, connection, listed: Cursor::new(listed), answered: false }
     }
 }
 
@@ -374,7 +380,9 @@ impl Read for Conversation {
             let error = self.connection.explain(&self.session, MAX_DURATION);
             return Err(self.session.fail(error));
         }
-        self.session.received(read).map_err(|error| self.session.fail(error))?;
+        let judged =
+            if std::mem::replace(&mut self.answered, true) { Ok(()) } else { self.session.check_answer(&buf[..read]) };
+        judged.and_then(|()| self.session.received(read)).map_err(|error| self.session.fail(error))?;
         Ok(read)
     }
 }
