@@ -41,7 +41,6 @@ impl Route {
     pub(super) fn new(base: &Url, url: &str, access: &Access) -> Result<Self, FetchError> {
         let refused = |reason: String| Err(FetchError::Credentials { url: url.to_owned(), reason });
         match &access.credentials {
-            None => {}
             Some(Credentials::DeployKey { .. }) => {
                 return refused("a deploy key is for ssh; give a user and password, or a token".into());
             }
@@ -57,7 +56,7 @@ impl Route {
                     ));
                 }
             }
-            Some(Credentials::Basic { .. } | Credentials::Bearer { .. }) => {}
+            Some(Credentials::Basic { .. } | Credentials::Bearer { .. }) | None => {}
         }
         let idle_timeout = access.egress.settings().idle_timeout;
         let client = access.egress.blocking().map_err(|failure| FetchError::of(failure, url, idle_timeout))?;

@@ -70,7 +70,7 @@ async fn a_mirror_follows_pushes_and_notes_are_pushed() {
     assert_eq!(changed, ChangedPaths::Complete(vec![b"b".to_vec()]));
     let heads = remote.mirrors.ls_remote(&id).await.expect("let in");
     assert_eq!(heads.default_branch.as_deref(), Some("main"));
-    assert_eq!(heads.refs.iter().map(|r| r.target.clone()).collect::<Vec<_>>(), [second.clone()]);
+    assert_eq!(heads.refs.iter().map(|r| r.target.as_str()).collect::<Vec<_>>(), [second.as_str()]);
     remote.mirrors.add_note(&id, &second, "r1", "ok").await.expect("let in");
     remote.mirrors.add_note(&id, &second, "r2", "ok").await.expect("let in");
     let shown = remote.fixture.run(&["notes", "--ref=kickwheel", "show", &second], &remote.fixture.origin());
