@@ -18,6 +18,9 @@
 //! - Containers are found by name and labelled with their data folder; the engine that comes back adopts them. They are
 //!   removed by [`DockerPool::sweep`] and [`DockerPool::remove`], never by themselves.
 //!
+//! Podman's socket passes the same tests, but Podman 4.3 does not say that a container ended for want of memory: where the
+//! kernel ends the runner together with its job, that attempt is lost there.
+//!
 //! Deliberately absent: registries' passwords, limits of disk space, and containers on other machines.
 //!
 //! Where to look next: `container` for what a container is made of, `places` for what lies where and whom it belongs to,

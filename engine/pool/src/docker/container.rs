@@ -7,7 +7,7 @@
 use std::{collections::HashMap, path::Path};
 
 use bollard::models::{
-    ContainerCreateBody, DeviceRequest, HealthConfig, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
+    ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountType, RestartPolicy,
     RestartPolicyNameEnum,
 };
 use kickwheel_schemas::{
@@ -129,9 +129,8 @@ pub fn specify(parts: &Parts<'_>) -> Result<ContainerCreateBody, String> {
         cmd: Some(command.map(str::to_owned).to_vec()),
         user: Some(parts.user.to_owned()),
         working_dir: Some("/".to_owned()),
-        // Whatever the image would have: a runner knows this signal, and nobody else looks into the container.
+        // Whatever the image would have: this is the signal that a runner knows.
         stop_signal: Some("SIGTERM".to_owned()),
-        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
         host_config: Some(host),
         ..ContainerCreateBody::default()

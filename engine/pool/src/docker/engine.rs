@@ -124,6 +124,7 @@ impl Engine {
             Error::DockerResponseServerError { message, .. } => {
                 PoolError::Engine { what: what.to_owned(), problem: message }
             }
+            Error::JsonDataError { message, .. } => PoolError::Engine { what: what.to_owned(), problem: message },
             other => self.away(&other),
         }
     }
@@ -193,6 +194,10 @@ impl Engine {
         let found = match self.client().await?.inspect_container(name, None::<InspectContainerOptions>).await {
             Ok(found) => found,
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => return Ok(Container::Absent),
+            // Podman's word, which Docker does not have, for a container whose end is just being noted.
+            Err(Error::JsonDataError { message, .. }) if message.contains("`stopped`") => {
+                return Ok(Container::Running { pid: 0 });
+            }
             Err(error) => return Err(self.failed("look at a container", error)),
         };
         let state = found.state.unwrap_or_default();

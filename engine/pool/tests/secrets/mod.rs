@@ -77,7 +77,8 @@ async fn a_killed_runner_leaves_no_secrets_in_memory() {
         // In a container they lie in the container's own memory.
         assert_eq!(folder.join("token").exists(), member == Member::Local);
         kill(runner);
-        assert!(matches!(place.pool.wait(&key).await, Ok(Observed::Lost { .. })));
+        let ended = place.pool.wait(&key).await;
+        assert!(matches!(ended, Ok(Observed::Lost { .. })), "{ended:?}");
         until("nothing is left in memory", || !folder.exists()).await;
     }
 }
