@@ -186,3 +186,150 @@ fn run_fields() -> Vec<Field> {
         field("cause", Shape::Record(vec![field("source", text()), field("id", text()), field("type", text())])),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{Digest, payload::*};
+
+    fn members(value: &impl serde::Serialize) -> Vec<(String, Value)> {
+        let Value::Object(members) = serde_json::to_value(value).expect("JSON") else { panic!("an object") };
+        members.into_iter().collect()
+    }
+
+    fn fits(shape: &Shape, value: &Value) -> bool {
+        match shape {
+            Shape::Any => true,
+            Shape::String => value.is_string(),
+            Shape::Integer => value.is_i64() || value.is_u64(),
+            Shape::Number => value.is_number(),
+            Shape::Boolean => value.is_boolean(),
+            Shape::List(item) => value.as_array().is_some_and(|items| items.iter().all(|value| fits(item, value))),
+            Shape::Map(item) => value.as_object().is_some_and(|items| items.values().all(|value| fits(item, value))),
+            Shape::Record(fields) => value.as_object().is_some_and(|members| {
+                let known = members.keys().all(|name| fields.iter().any(|field| field.name == name));
+                known
+                    && fields.iter().all(|field| match members.get(field.name) {
+                        None | Some(Value::Null) => field.optional,
+                        Some(value) => fits(&field.shape, value),
+                    })
+            }),
+        }
+    }
+
+    fn data(ty: &str) -> Shape {
+        let Shape::Record(fields) = event_shape(ty) else { panic!("an event is a record") };
+        fields.into_iter().find(|field| field.name == "data").expect("every event has data").shape
+    }
+
+    /// The payload fits; with each optional member taken away it still does, and every other member is needed.
+    #[track_caller]
+    fn check(ty: &str, payload: &impl serde::Serialize) {
+        let shape = data(ty);
+        let full = serde_json::to_value(payload).expect("JSON");
+        assert!(fits(&shape, &full), "{ty}: {full}");
+        let Shape::Record(fields) = &shape else { panic!("{ty} is a record") };
+        for (name, _) in members(payload) {
+            let mut without = full.clone();
+            without[&name] = Value::Null;
+            let field = fields.iter().find(|field| field.name == name).expect("known");
+            assert_eq!(fits(&shape, &without), field.optional, "{ty}: {name}");
+        }
+        let mut more = full.clone();
+        more["other"] = json!(1);
+        assert!(!fits(&shape, &more), "{ty}: an unknown member");
+    }
+
+    #[test]
+    fn payloads_and_their_descriptions_are_in_step() {
+        let text = || Some("x".to_owned());
+        let change = GitRefChange {
+            branch: text(),
+            before: text(),
+            after: text(),
+            forced: Some(true),
+            actor: text(),
+            actor_id: text(),
+            commits: vec![Commit { id: "x".into(), message: "x".into(), author: None }],
+            commit_count: Some(1),
+            base_ref: text(),
+            default_branch: text(),
+            changed_paths: Some(AnnouncedPaths::incomplete("x")),
+            push_options: vec!["x".into()],
+            ..GitRefChange::default()
+        };
+        check(GIT_BRANCH_UPDATED, &change);
+        check(GIT_BRANCH_CREATED, &GitRefChange { before: None, ..change.clone() });
+        check(GIT_BRANCH_DELETED, &GitRefChange { after: None, ..change.clone() });
+        check(GIT_TAG_UPDATED, &GitRefChange { branch: None, tag: text(), ..change });
+        let side = || PullRequestSide { repo: text(), branch: "x".into(), commit: "x".into() };
+        let request = GitPullRequest {
+            repo: "x".into(),
+            provider: "x".into(),
+            number: 1,
+            title: "x".into(),
+            author: text(),
+            author_id: text(),
+            actor: text(),
+            actor_id: text(),
+            head: side(),
+            base: side(),
+            trusted: true,
+            before: text(),
+            merge_commit: text(),
+            draft: false,
+        };
+        check(GIT_PULL_REQUEST_OPENED, &request);
+        check(GIT_PULL_REQUEST_MERGED, &request);
+        let cause = || Cause { source: "x".into(), id: "x".into(), ty: "x".into() };
+        let started = RunStarted {
+            run: "x".into(),
+            workflow: "x".into(),
+            project: "x".into(),
+            repo: text(),
+            branch: text(),
+            commit: text(),
+            started_at: "x".into(),
+            cause: cause(),
+        };
+        check(RUN_STARTED, &started);
+        let finished = RunFinished {
+            run: "x".into(),
+            workflow: "x".into(),
+            state: "x".into(),
+            project: "x".into(),
+            repo: text(),
+            branch: text(),
+            commit: text(),
+            started_at: "x".into(),
+            ended_at: "x".into(),
+            duration_ms: 1,
+            cause: cause(),
+        };
+        check(RUN_FINISHED, &finished);
+        let promoted = ModelPromoted {
+            model: "x".into(),
+            version: 2,
+            digest: Digest::of(b"x"),
+            stage: "x".into(),
+            previous: Some(1),
+            metrics: [("loss".to_owned(), 0.5)].into(),
+            run: text(),
+        };
+        check(MODEL_PROMOTED, &promoted);
+        let version = DatasetVersion {
+            dataset: "x".into(),
+            version: 2,
+            previous: Some(1),
+            digest: Digest::of(b"x"),
+            data_changed: true,
+            added: vec!["x".into()],
+            removed: vec![],
+        };
+        check(DATASET_VERSION_PUBLISHED, &version);
+        let tick = CronTick { trigger: "x".into(), scheduled_at: "x".into(), late_by: 1, missed: 1 };
+        check(CRON_TICK, &tick);
+    }
+}

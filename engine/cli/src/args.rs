@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kickwheel_triggers::http::Provider;
 
 use crate::exit;
 
@@ -105,6 +106,9 @@ pub enum Command {
     /// Repositories whose pushes start workflows
     #[command(subcommand)]
     Repos(Repos),
+    /// Sources of events
+    #[command(subcommand)]
+    Triggers(Triggers),
     /// Projects
     #[command(subcommand)]
     Projects(Projects),
@@ -390,6 +394,30 @@ pub enum Repos {
         /// Its name
         name: String,
     },
+}
+
+/// `triggers`.
+#[derive(Debug, Subcommand)]
+pub enum Triggers {
+    /// Say what a request of a provider would become, without a server: its CloudEvents, one JSON object per line
+    Translate(Translate),
+}
+
+/// `triggers translate`.
+#[derive(Debug, Args)]
+pub struct Translate {
+    /// Who sent it: github, cloudevents, standard-webhooks
+    #[arg(long)]
+    pub provider: Provider,
+    /// File with the request's headers, a JSON object [default: none, so the body is judged alone]
+    #[arg(long, value_name = "FILE")]
+    pub headers: Option<PathBuf>,
+    /// File with the request's body, or stdin as `-`
+    #[arg(long, value_name = "FILE")]
+    pub body: PathBuf,
+    /// The shared secret; without it nothing is verified
+    #[arg(long, value_name = "SECRET")]
+    pub secret: Option<String>,
 }
 
 /// `projects`.

@@ -12,6 +12,7 @@ pub mod run;
 pub mod runs;
 pub mod serve;
 pub mod state;
+pub mod triggers;
 pub mod validate;
 pub mod workflows;
 
@@ -53,6 +54,7 @@ pub async fn perform(session: &Session, command: Command) -> Outcome {
         Command::Datasets(datasets) => assets::datasets(session, datasets).await,
         Command::Artifacts(artifacts) => artifacts::artifacts(session, artifacts).await,
         Command::Repos(repos) => repos::repos(session, repos).await,
+        Command::Triggers(triggers) => triggers::triggers(triggers),
         Command::Projects(projects) => repos::projects(session, projects).await,
         Command::Doctor => state::doctor(session).await,
         Command::Health => state::health(session).await,
