@@ -3,7 +3,7 @@
 //! A [`Digest`] names bytes; it grants nothing (every access is checked against the project elsewhere). A [`Manifest`] is
 //! the canonical listing of many files as one artifact: its JSON, files sorted by path, is itself stored and hashed.
 
-use std::{fmt, str::FromStr};
+use std::{cmp::Ordering, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -130,5 +130,52 @@ impl Manifest {
     /// Sum of the files' lengths, in bytes.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()
+    }
+
+    /// Paths that `newer` has and this one lacks or has with other bytes, and paths that are gone there. Both sorted.
+    pub fn difference(&self, newer: &Self) -> (Vec<String>, Vec<String>) {
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
+        let (mut before, mut after) = (self.files.iter().peekable(), newer.files.iter().peekable());
+        // Both are sorted by path, so one pass meets each pair.
+        loop {
+            let order = match (before.peek(), after.peek()) {
+                (None, None) => return (added, removed),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some(was), Some(is)) => was.path.cmp(&is.path),
+            };
+            let was = if order.is_le() { before.next() } else { None };
+            let is = if order.is_ge() { after.next() } else { None };
+            match (was, is) {
+                (Some(was), None) => removed.push(was.path.clone()),
+                (Some(was), Some(is)) if was.digest == is.digest => {}
+                (_, Some(is)) => added.push(is.path.clone()),
+                (None, None) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_names_new_changed_and_gone_paths() {
+        let manifest = |files: &[(&str, &str)]| {
+            let entry = |(path, content): &(&str, &str)| ManifestEntry {
+                path: (*path).into(),
+                digest: Digest::of(content.as_bytes()),
+                size: content.len() as u64,
+                executable: false,
+            };
+            Manifest::new(files.iter().map(entry).collect())
+        };
+        let old = manifest(&[("changed", "1"), ("gone", "1"), ("same", "1"), ("z-gone", "1")]);
+        let new = manifest(&[("a-new", "1"), ("changed", "2"), ("h-new", "1"), ("same", "1")]);
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        assert_eq!(old.difference(&new), (names(&["a-new", "changed", "h-new"]), names(&["gone", "z-gone"])));
+        assert_eq!(old.difference(&old), (vec![], vec![]));
+        assert_eq!(Manifest::default().difference(&old), (names(&["changed", "gone", "same", "z-gone"]), vec![]));
     }
 }

@@ -5,12 +5,10 @@
 //! contents, and by polling: file system notifications miss what other machines write to a shared disk.
 //!
 //! This decides *when to look*, not what is new: the caller hashes a stable listing, and publishes a version if its
-//! manifest differs ([`diff`]). A folder that is missing or unreadable is for the caller to report; it must not be passed
+//! manifest differs. A folder that is missing or unreadable is for the caller to report; it must not be passed
 //! off as an empty listing.
 
-use std::cmp::Ordering;
-
-use kickwheel_schemas::{Digest, Manifest, Millis};
+use kickwheel_schemas::{Digest, Millis};
 use serde::{Deserialize, Serialize};
 
 /// One file, as a listing shows it.
@@ -112,37 +110,12 @@ pub fn is_ignored(path: &str) -> bool {
     path.split('/').any(|name| name.starts_with('.') || UNFINISHED.iter().any(|end| name.ends_with(end)))
 }
 
-/// What `new` has that `old` lacks or has with other bytes, and what `old` had that is gone. Both sorted.
-pub fn diff(old: &Manifest, new: &Manifest) -> (Vec<String>, Vec<String>) {
-    let (mut added, mut removed) = (Vec::new(), Vec::new());
-    let (mut before, mut after) = (old.files.iter().peekable(), new.files.iter().peekable());
-    // Both are sorted by path, so one pass meets each pair.
-    loop {
-        let order = match (before.peek(), after.peek()) {
-            (None, None) => return (added, removed),
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some(was), Some(is)) => was.path.cmp(&is.path),
-        };
-        let was = if order.is_le() { before.next() } else { None };
-        let is = if order.is_ge() { after.next() } else { None };
-        match (was, is) {
-            (Some(was), None) => removed.push(was.path.clone()),
-            (Some(was), Some(is)) if was.digest == is.digest => {}
-            (_, Some(is)) => added.push(is.path.clone()),
-            (None, None) => {}
-        }
-    }
-}
-
 fn fingerprint(listing: &[Seen]) -> Digest {
     Digest::of(&serde_json::to_vec(listing).expect("a listing has string keys only"))
 }
 
 #[cfg(test)]
 mod tests {
-    use kickwheel_schemas::ManifestEntry;
-
     use super::*;
 
     const SETTLE_MS: u64 = 1_000;
@@ -283,24 +256,5 @@ mod tests {
     fn without_a_settling_time_the_first_look_counts() {
         let mut state = WatchState::new(Watched::Folder, 0);
         check(&mut state, &[(0, &[file("a", 1)], Some(&["a"]))]);
-    }
-
-    #[test]
-    fn a_difference_names_new_changed_and_gone_paths() {
-        let manifest = |files: &[(&str, &str)]| {
-            let entry = |(path, content): &(&str, &str)| ManifestEntry {
-                path: (*path).into(),
-                digest: Digest::of(content.as_bytes()),
-                size: content.len() as u64,
-                executable: false,
-            };
-            Manifest::new(files.iter().map(entry).collect())
-        };
-        let old = manifest(&[("changed", "1"), ("gone", "1"), ("same", "1"), ("z-gone", "1")]);
-        let new = manifest(&[("a-new", "1"), ("changed", "2"), ("h-new", "1"), ("same", "1")]);
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(diff(&old, &new), (names(&["a-new", "changed", "h-new"]), names(&["gone", "z-gone"])));
-        assert_eq!(diff(&old, &old), (vec![], vec![]));
-        assert_eq!(diff(&Manifest::default(), &old), (names(&["changed", "gone", "same", "z-gone"]), vec![]));
     }
 }

@@ -15,7 +15,7 @@ use kickwheel_runtime::{Engine, WatchRow};
 use kickwheel_schemas::{Manifest, ManifestEntry, Millis};
 use tracing::{info, warn};
 
-use crate::dataset::{Seen, WatchDecision, WatchState, Watched, diff, is_ignored, observe};
+use crate::dataset::{Seen, WatchDecision, WatchState, Watched, is_ignored, observe};
 
 /// Between two listings of a path.
 const POLL: Duration = Duration::from_millis(500);
@@ -93,7 +93,11 @@ async fn look(engine: &Engine, row: &WatchRow, state: &mut WatchState) -> Result
     let mut next = state.clone();
     next.mark_published(&listing);
     let kept = WatchRow { state: as_json(&next), ..row.clone() };
-    if engine.publish_watched(&kept, artifact, previous, diff(&before, &manifest)).await.map_err(|e| e.to_string())? {
+    if engine
+        .publish_watched(&kept, artifact, previous, before.difference(&manifest))
+        .await
+        .map_err(|e| e.to_string())?
+    {
         info!(dataset = row.name, version = previous.unwrap_or(0) + 1, files = manifest.files.len(), "published");
         *state = next;
     }

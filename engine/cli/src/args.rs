@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kickwheel_runtime::bus::BusConfig;
 use kickwheel_triggers::http::Provider;
 
 use crate::exit;
@@ -130,6 +131,13 @@ pub struct Serve {
     /// `postgres://…` [default: SQLite in the data folder]
     #[arg(long, env = "KICKWHEEL_DATABASE", hide_env_values = true, value_name = "URL")]
     pub database: Option<String>,
+    /// The log that carries events: `embedded`, or `kafka://HOST:PORT[,HOST:PORT...][/PREFIX][?property=value]`
+    #[arg(long, env = "KICKWHEEL_BUS", hide_env_values = true, default_value = "embedded", value_name = "URL")]
+    pub bus: BusConfig,
+    /// Run steps with an `image` in containers of this Docker Engine (or Podman)
+    #[arg(long, env = "KICKWHEEL_DOCKER", value_name = "SOCKET", num_args = 0..=1,
+        default_missing_value = "unix:///var/run/docker.sock")]
+    pub docker: Option<String>,
     /// CPUs that tasks may use together, such as 4 or 1.5 [default: all]
     #[arg(long, value_name = "N", value_parser = cpu)]
     pub cpu: Option<u64>,

@@ -40,6 +40,26 @@ pub(crate) enum Comparison {
     Missing(Vec<String>),
 }
 
+/// Which of the pairs are (ancestor or the same, commit).
+pub(crate) fn ancestry(mirror: &Repository, pairs: &[(String, String)]) -> Result<Vec<bool>, git2::Error> {
+    let mut answers = Vec::with_capacity(pairs.len());
+    for (older, newer) in pairs {
+        let (Some(older), Some(newer)) = (full_id(older), full_id(newer)) else {
+            answers.push(false);
+            continue;
+        };
+        answers.push(
+            older == newer
+                || match mirror.graph_descendant_of(newer, older) {
+                    Ok(descends) => descends,
+                    Err(e) if e.code() == ErrorCode::NotFound => false,
+                    Err(e) => return Err(e),
+                },
+        );
+    }
+    Ok(answers)
+}
+
 /// Compares within the mirror.
 ///
 /// Without a `before`, a new branch is compared with its merge base with the default branch; the default branch itself,

@@ -221,6 +221,12 @@ impl Mirrors {
         self.read(id, Vec::new(), |repo| Ok(fetch::named_refs(repo)?)).await
     }
 
+    /// For each pair (older, newer) of full hex commits: whether the first is an ancestor of the second, or the same. What
+    /// the mirror does not have is nobody's ancestor. Nothing is fetched.
+    pub async fn ancestry(&self, id: &MirrorId, pairs: Vec<(String, String)>) -> Result<Vec<bool>, ReadError> {
+        self.read(id, Vec::new(), move |repo| Ok(changes::ancestry(repo, &pairs)?)).await
+    }
+
     /// The paths that a push changed, from the trees of the mirror. Fetches what is missing. An `Err` means: retry
     /// later; what can never be known is [`ChangedPaths::Unknown`].
     pub async fn changed_paths(&self, id: &MirrorId, range: &PushRange) -> Result<ChangedPaths, FetchError> {

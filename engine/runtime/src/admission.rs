@@ -1,4 +1,4 @@
-//! Admission to the local pool: first come, first served, within the declared capacity.
+//! Admission to a pool: first come, first served, within the declared capacity.
 //!
 //! A slot is a value that the executing task holds; it is given back when the task lets go of it, however it ends, so no
 //! counter can drift. What it deliberately does not do: fairness, priorities, other pools.
@@ -17,6 +17,7 @@ const MEMORY_UNIT: u64 = 1 << 20;
 /// The capacity of one pool.
 #[derive(Debug)]
 pub struct Admission {
+    name: &'static str,
     cpu: Arc<Semaphore>,
     memory: Arc<Semaphore>,
     cpu_milli: u64,
@@ -67,10 +68,11 @@ pub struct Slot {
 
 impl Admission {
     /// A pool with this much to give.
-    pub fn new(cpu_milli: u64, memory_bytes: u64) -> Self {
+    pub fn new(name: &'static str, cpu_milli: u64, memory_bytes: u64) -> Self {
         let units = usize::try_from(memory_bytes / MEMORY_UNIT).unwrap_or(Semaphore::MAX_PERMITS);
         let cpu = usize::try_from(cpu_milli).unwrap_or(Semaphore::MAX_PERMITS);
         Self {
+            name,
             cpu: Arc::new(Semaphore::new(cpu.min(Semaphore::MAX_PERMITS))),
             memory: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             cpu_milli,
@@ -82,16 +84,17 @@ impl Admission {
     /// Why such a task can never run here, if so.
     pub fn impossible(&self, wanted: &Resources) -> Option<String> {
         if wanted.gpu > 0 {
-            return Some(format!("it asks for {} GPUs and the local pool has none", wanted.gpu));
+            return Some(format!("it asks for {} GPUs and the {} pool has none", wanted.gpu, self.name));
         }
         if wanted.cpu_milli > self.cpu_milli {
             let (asked, has) = (wanted.cpu_milli as f64 / 1000.0, self.cpu_milli as f64 / 1000.0);
-            return Some(format!("it asks for {asked} cpu and the local pool has {has}; lower resources.cpu"));
+            let name = self.name;
+            return Some(format!("it asks for {asked} cpu and the {name} pool has {has}; lower resources.cpu"));
         }
         match wanted.memory_bytes {
             Some(asked) if asked > self.memory_bytes => Some(format!(
-                "it asks for {asked} bytes of memory and the local pool has {}; lower resources.memory",
-                self.memory_bytes
+                "it asks for {asked} bytes of memory and the {} pool has {}; lower resources.memory",
+                self.name, self.memory_bytes
             )),
             _ => None,
         }
@@ -164,7 +167,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_big_task_at_the_head_is_not_overtaken() {
-        let pool = Arc::new(Admission::new(2000, 1 << 30));
+        let pool = Arc::new(Admission::new("local", 2000, 1 << 30));
         let running = pool.admit(pool.ticket(), &ask(1000)).await;
         let ticket = pool.ticket();
         let big = tokio::spawn({
@@ -182,7 +185,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_due_first_is_served_first_and_a_place_given_up_holds_up_nobody() {
-        let pool = Admission::new(1000, 1 << 30);
+        let pool = Admission::new("local", 1000, 1 << 30);
         let (first, second, third) = (pool.ticket(), pool.ticket(), pool.ticket());
         let early = tokio::time::timeout(Duration::from_millis(20), pool.admit(third, &ask(1000))).await;
         assert!(early.is_err(), "the third must wait for the first two");
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn what_can_never_fit_is_said_at_once() {
-        let pool = Admission::new(2000, 1 << 30);
+        let pool = Admission::new("local", 2000, 1 << 30);
         assert_eq!(pool.impossible(&ask(2000)), None);
         assert!(pool.impossible(&ask(2001)).is_some());
         assert!(pool.impossible(&Resources { gpu: 1, ..ask(1) }).is_some());

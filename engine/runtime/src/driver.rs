@@ -57,7 +57,18 @@ pub struct Message {
     /// Written with the decision, if it decides anything.
     pub extra: Vec<Write>,
     /// Datasets to publish if the task is accepted before any cancel.
-    pub publish: Vec<PublishDataset>,
+    pub publish: Vec<Publication>,
+}
+
+/// A version of a dataset that a task made.
+#[derive(Clone, Debug)]
+pub struct Publication {
+    /// What is to be written.
+    pub put: PublishDataset,
+    /// Paths that are new or have other bytes, compared with the newest version when the task had ended.
+    pub added: Vec<String>,
+    /// Paths that are gone.
+    pub removed: Vec<String>,
 }
 
 impl Message {
@@ -147,9 +158,7 @@ pub fn send(shared: &Arc<Shared>, run: RunId, message: Message) {
 
 /// Takes a run that was just created into memory and performs what is outstanding.
 pub async fn adopt(shared: &Arc<Shared>, run: RunId, loaded: Loaded) {
-    let finished = loaded.state.is_finished();
-    if finished {
-        seal(shared, &loaded);
+    if loaded.state.is_finished() {
         return;
     }
     let cell = cell(shared, run, Some(loaded.clone()));
@@ -462,16 +471,4 @@ fn finished(shared: &Arc<Shared>, loaded: &Loaded) {
     Counters::count(&shared.counters.runs_ended);
     info!(run = %loaded.row.run, workflow = loaded.row.workflow, status = ?loaded.state.status, "run ended");
     shared.reporter.notify_one();
-    seal(shared, loaded);
-}
-
-/// Moves the journal of a finished run into one row. Losing this to a crash costs space only; the sweep catches it.
-fn seal(shared: &Arc<Shared>, loaded: &Loaded) {
-    let (shared2, shard, run) = (Arc::clone(shared), loaded.row.shard, loaded.row.run);
-    shared.tasks.spawn(async move {
-        let write = Write::Seal(kickwheel_store::write::Seal { shard, run, relayed: false });
-        if let Err(e) = shared2.store.write(vec![write]).await {
-            debug!(%run, "the journal is not sealed yet: {e}");
-        }
-    });
 }

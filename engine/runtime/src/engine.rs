@@ -20,6 +20,7 @@ use kickwheel_schemas::{
 use kickwheel_store::{ReadError, WriteError};
 
 use crate::{
+    bus::BusConfig,
     error::{ApiError, StartError},
     secrets::KeySource,
     shared::{DEFAULT_PROJECT, Shared},
@@ -36,6 +37,10 @@ pub struct Config {
     pub runner: PathBuf,
     /// Declared capacity of the local pool; none: all cores, all memory.
     pub local_cpu_milli: Option<u64>,
+    /// Socket of the Docker Engine that runs containers, `unix:///…`; none: steps with an image cannot run.
+    pub docker: Option<String>,
+    /// The log that carries events.
+    pub bus: BusConfig,
     /// Base of the links to runs, for example `http://127.0.0.1:7070`.
     pub base_url: String,
     /// Lease of shards, for Postgres.

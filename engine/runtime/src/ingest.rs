@@ -26,12 +26,14 @@ use tokio::sync::mpsc;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    driver,
+    chain, driver,
     launch::{Launch, Prepared},
     lookup::{Enrichment, Looked, look_up},
+    pushes,
     registry::{self, Entry},
     report::ReportBody,
     shared::{Counters, DEFAULT_PROJECT, Shared, entropy},
+    twin,
 };
 
 /// Lanes that are decided side by side.
@@ -179,6 +181,14 @@ async fn decide(shared: &Arc<Shared>, row: EventRow) -> Result<(), WriteError> {
             return Ok(());
         }
     };
+    let mut enrichment = enrichment;
+    match twin::look(shared, &row, &enrichment).await.map_err(unavailable)? {
+        pushes::Verdict::New => {}
+        pushes::Verdict::Late => enrichment.late = true,
+        pushes::Verdict::Duplicate { reported, of } => {
+            return told_before(shared, &row, *enrichment, reported, of).await;
+        }
+    }
     let mut unit = plans;
     if let Some((repo, entries)) = enrichment.registry_change() {
         registry::update(shared, std::mem::take(&mut unit), |present| present.overlaid(repo, entries)).await?;
@@ -187,8 +197,8 @@ async fn decide(shared: &Arc<Shared>, row: EventRow) -> Result<(), WriteError> {
     let entries = enrichment.entries(&registry);
     let mut outcomes = Vec::new();
     let mut launches = Vec::new();
+    let paused = shared.store.paused(DEFAULT_PROJECT).await.map_err(unavailable)?;
     for (entry, workflow) in registry::workflows(shared, &entries).await.map_err(unavailable)? {
-        let paused = shared.store.paused(DEFAULT_PROJECT).await.map_err(unavailable)?;
         match outcome(&row.event, &enrichment, &entry, &workflow, paused.contains(&entry.name)) {
             Outcome::Filtered => {}
             Outcome::Noted(decision) => outcomes.push(decision),
@@ -237,6 +247,28 @@ async fn decide(shared: &Arc<Shared>, row: EventRow) -> Result<(), WriteError> {
     Ok(())
 }
 
+/// Another channel has told this push before: it starts nothing, and says so.
+async fn told_before(
+    shared: &Arc<Shared>,
+    row: &EventRow,
+    enrichment: Enrichment,
+    reported: Vec<u64>,
+    of: EventKey,
+) -> Result<(), WriteError> {
+    info!(event = %row.key, first = %of, "the same push was told before");
+    let enrichment = Enrichment { told_by: Some(of), ..enrichment };
+    let mut unit = twin::report(row, &enrichment, reported);
+    unit.push(Write::Decide(Decide {
+        key: row.key,
+        enrichment: serde_json::to_value(&enrichment).expect("enrichments have string keys only"),
+        registry_revision: shared.registry().revision,
+        outcomes: Vec::new(),
+        at: Millis::now(),
+    }));
+    Counters::count(&shared.counters.events_duplicate);
+    shared.store.write(unit).await.map(drop)
+}
+
 /// Takes a run whose creation is durable into memory.
 pub async fn started(shared: &Arc<Shared>, launch: Launch) {
     let run = launch.loaded.row.run;
@@ -277,6 +309,9 @@ fn outcome(event: &CloudEvent, enrichment: &Enrichment, entry: &Entry, workflow:
             run: None,
         })
     };
+    if let Some(reason) = chain::refusal(event, &workflow.name, &workflow.on[index]) {
+        return noted("refused", reason);
+    }
     if paused {
         return noted("paused", "the workflow is paused; resume it with `kickwheel workflows resume`".to_owned());
     }
@@ -286,6 +321,9 @@ fn outcome(event: &CloudEvent, enrichment: &Enrichment, entry: &Entry, workflow:
         Ok(inputs) => {
             let named = filter.id.as_deref().map(|id| format!(" ({id})")).unwrap_or_default();
             let mut reason = format!("{}{named} matches", describe(&filter.kind));
+            if enrichment.late {
+                reason = format!("{reason}; late: the ref was further on already");
+            }
             if !unknown.is_empty() {
                 reason = format!("{reason}; started although this is unknown: {}", unknown.join("; "));
             }
@@ -344,7 +382,7 @@ fn move_ref(row: &EventRow, enrichment: &Enrichment) -> Option<Write> {
         after: text("after"),
         channel: row.channel.clone(),
         event: row.key,
-        moves_head: true,
+        moves_head: !enrichment.late,
         at: Millis::now(),
     }))
 }

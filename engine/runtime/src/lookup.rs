@@ -10,7 +10,7 @@ use kickwheel_core::{
 use kickwheel_repos::{FetchError, MirrorId, PushRange, Retry};
 use kickwheel_schemas::{Millis, payload};
 use kickwheel_store::{
-    Write,
+    EventKey, Write,
     rows::{EventRow, RepoRow},
     write::PutRepo,
 };
@@ -42,6 +42,12 @@ pub struct Enrichment {
     pub source: Option<PinnedSource>,
     /// The workflow files of the pushed commit.
     pub pushed: Option<Vec<Entry>>,
+    /// The event that told the same push before, by another channel: nothing is started a second time.
+    #[serde(default)]
+    pub told_by: Option<EventKey>,
+    /// The ref was further on already when this move was told: it counts as older than what came after it.
+    #[serde(default)]
+    pub late: bool,
 }
 
 impl Enrichment {
@@ -54,6 +60,8 @@ impl Enrichment {
             on_default_branch: false,
             source: None,
             pushed: None,
+            told_by: None,
+            late: false,
         }
     }
 
@@ -73,7 +81,7 @@ impl Enrichment {
     /// A push to the default branch brings its files into the registry.
     pub fn registry_change(&self) -> Option<(&str, &[Entry])> {
         match (&self.repo, &self.pushed) {
-            (Some(repo), Some(pushed)) if self.on_default_branch => Some((repo, pushed)),
+            (Some(repo), Some(pushed)) if self.on_default_branch && !self.late => Some((repo, pushed)),
             _ => None,
         }
     }

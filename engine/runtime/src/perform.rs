@@ -91,7 +91,7 @@ pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u3
         attempt = number
     );
     // Taken here and not in the task, so that the order of the line is the order in which tasks became due.
-    let ticket = shared.admission.ticket();
+    let ticket = shared.pools.of(&attempt.spec.work).admission.ticket();
     let shared2 = Arc::clone(shared);
     let perform = async move {
         let run = attempt.row.run;

@@ -124,8 +124,7 @@ pub fn judge(chain: &[Transition], push: &Push<'_>, ancestry: &Ancestry) -> Verd
     }
     if let Some(transition) = open_to(chain, push).find(|t| lies_inside(t, push, after, ancestry)) {
         // It has been told in full when its end has been told.
-        let reported =
-            if transition.after.as_deref() == Some(after) { vec![transition.number] } else { Vec::new() };
+        let reported = if transition.after.as_deref() == Some(after) { vec![transition.number] } else { Vec::new() };
         return Verdict::Duplicate { reported, of: transition.event };
     }
     match head(chain) {

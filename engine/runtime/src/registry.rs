@@ -6,12 +6,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
 use kickwheel_core::plan::Workflow;
 use kickwheel_repos::WorkflowFiles;
-use kickwheel_schemas::{Digest, Millis, api::DiagnosticView};
+use kickwheel_schemas::{Digest, Millis, api::DiagnosticView, payload};
 use kickwheel_spec::compile;
 use kickwheel_store::{
     ReadError, Write, WriteError,
@@ -19,7 +19,10 @@ use kickwheel_store::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::shared::{DEFAULT_PROJECT, Shared};
+use crate::{
+    chain,
+    shared::{DEFAULT_PROJECT, Shared},
+};
 
 /// One workflow file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -247,12 +250,22 @@ pub async fn update(
     {
         // Perhaps it was written and only the answer was lost: what is in memory must not stay behind.
         if let (WriteError::Stale { .. } | WriteError::Unknown { .. }, Ok(found)) = (&e, load(shared, None).await) {
-            *shared.registry.write().expect("no holder of this lock panics") = Arc::new(found);
+            install(shared, Arc::new(found)).await;
         }
         return Err(e);
     }
-    *shared.registry.write().expect("no holder of this lock panics") = Arc::clone(&next);
+    install(shared, Arc::clone(&next)).await;
     Ok(next)
+}
+
+/// Puts a registry in force.
+pub async fn install(shared: &Shared, registry: Arc<Registry>) {
+    let found = workflows(shared, &registry.entries).await;
+    *shared.registry.write().expect("no holder of this lock panics") = registry;
+    // When in doubt, ends of runs are told: an event that nobody waits for costs little, one that is missing a run.
+    let awaited =
+        found.map_or(true, |all| all.iter().any(|(_, workflow)| chain::listens(workflow, payload::RUN_FINISHED)));
+    shared.runs_are_awaited.store(awaited, Ordering::Relaxed);
 }
 
 /// The compiled workflows of entries, broken ones left out.

@@ -12,7 +12,6 @@ use std::{
 
 use kickwheel_artifacts::Artifacts;
 use kickwheel_core::plan::Workflow;
-use kickwheel_pool::Pool;
 use kickwheel_repos::Mirrors;
 use kickwheel_schemas::{Digest, RunId, plugin::PluginManifest};
 use kickwheel_spec::PluginCatalog;
@@ -22,7 +21,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admission::Admission, driver::Cell, engine::Config, folder::DataFolder, registry::Registry, secrets::Secrets,
+    bus::Bus, driver::Cell, engine::Config, folder::DataFolder, pools::Pools, registry::Registry, secrets::Secrets,
 };
 
 /// The project that everything belongs to when none is named. More projects come with their grants.
@@ -41,10 +40,8 @@ pub struct Shared {
     pub store: Store,
     /// The blobs.
     pub artifacts: Artifacts,
-    /// The local pool.
-    pub pool: Pool,
-    /// Who may start next.
-    pub admission: Admission,
+    /// Where jobs run.
+    pub pools: Pools,
     /// The plugins' sandbox.
     pub wasm: Host,
     /// Loaded plugins by digest; each is loaded when it is first called.
@@ -53,10 +50,14 @@ pub struct Shared {
     pub catalog: PluginCatalog,
     /// Secrets, and the key that seals them.
     pub secrets: Secrets,
+    /// The ordered log that carries events.
+    pub bus: Bus,
     /// The bare mirrors.
     pub mirrors: Mirrors,
     /// The registry in force.
     pub registry: RwLock<Arc<Registry>>,
+    /// Whether any workflow is started by the end of a run.
+    pub runs_are_awaited: AtomicBool,
     /// One change of the registry at a time.
     pub registry_change: tokio::sync::Mutex<()>,
     /// Shard to epoch, while the lease holds.
@@ -71,6 +72,8 @@ pub struct Shared {
     pub sources: Mutex<HashMap<String, kickwheel_schemas::ArtifactRef>>,
     /// Wakes the decider.
     pub decider: Notify,
+    /// Wakes whoever keeps the leases of partitions: other topics are to be read.
+    pub streams_changed: Notify,
     /// Wakes the reporter.
     pub reporter: Notify,
     /// Rises with each commit that changed a run or decided an event; for whoever waits for news.

@@ -43,6 +43,12 @@ pub fn summary(row: &RunRow) -> RunSummary {
     }
 }
 
+/// A run in memory, as it stands now.
+pub fn summary_now(loaded: &Loaded) -> RunSummary {
+    let now = progress(loaded);
+    summary(&RunRow { state: now.state, ended_at: now.ended_at, ..(*loaded.row).clone() })
+}
+
 /// One run in full.
 pub async fn detail(shared: &Arc<Shared>, loaded: &Loaded) -> Result<RunDetail, ReadError> {
     let now = progress(loaded);
@@ -143,7 +149,7 @@ async fn task_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, index: u3
         }
         TaskStatus::Running { since: _ } => {
             "running".clone_into(&mut view.state);
-            live(shared, &AttemptKey { task: key, attempt: task.attempt }, &mut view).await;
+            live(shared, &task.spec.work, &AttemptKey { task: key, attempt: task.attempt }, &mut view).await;
         }
         TaskStatus::Backoff { until, failure } => {
             "backoff".clone_into(&mut view.state);
@@ -170,8 +176,8 @@ async fn task_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, index: u3
 }
 
 /// What the pool says about a running task. Only for people: without an answer the view says less.
-async fn live(shared: &Arc<Shared>, key: &AttemptKey, view: &mut TaskView) {
-    if let Ok(Observed::Running { heartbeat, .. }) = shared.pool.observe(key).await {
+async fn live(shared: &Arc<Shared>, work: &Work, key: &AttemptKey, view: &mut TaskView) {
+    if let Ok(Observed::Running { heartbeat, .. }) = shared.pools.of(work).pool.observe(key).await {
         view.progress = heartbeat.progress;
         view.pid = Some(heartbeat.child_pid);
     }

@@ -9,7 +9,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, StatusCode, header},
 };
-use kickwheel_runtime::{Config, Engine, secrets::KeySource};
+use kickwheel_runtime::{Config, Engine, bus::BusConfig, secrets::KeySource};
 use kickwheel_server::{ServerConfig, bind, router, routes::Door, serve};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -80,6 +80,8 @@ async fn engine(data: PathBuf) -> Engine {
         // It must be a file; nothing here starts it.
         runner: std::env::current_exe().expect("this program"),
         local_cpu_milli: None,
+        docker: None,
+        bus: BusConfig::Embedded,
         base_url: format!("http://{HOST}"),
         lease: Duration::from_secs(15),
         pure_batching: true,

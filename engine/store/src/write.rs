@@ -15,7 +15,7 @@ use kickwheel_schemas::{CloudEvent, Digest, Millis, RunId, api::RunPhase};
 use serde_json::Value;
 
 pub use access::{PutSecret, PutToken, RevokeToken, SecretStamp};
-pub use assets::{CachePut, CacheRecord, CacheReplace, CacheResult, PublishDataset, RegisterModel};
+pub use assets::{Announce, CachePut, CacheRecord, CacheReplace, CacheResult, PublishDataset, RegisterModel};
 pub use bus::{
     AddPartitions, BusMode, MoveOffset, MoveRelay, RemovePartitions, ResetPartition, SetBusMode, Spool, StopPartition,
     Unspool,
@@ -58,6 +58,9 @@ pub enum Write {
     RegisterModel(RegisterModel),
     /// Publishes a version of a dataset. Answered by [`Written::Version`].
     PublishDataset(PublishDataset),
+    /// Tells of the version that a task has made of a model or dataset earlier in this unit, with an event that is accepted
+    /// or spooled; the version's number is put into it. Nothing if the task has made none.
+    Announce(Box<Announce>),
     /// Remembers a task's output under its content key. The first writer wins.
     CachePut(CachePut),
     /// Remembers a task's output in place of another whose bytes are gone. If yet another task's is there by now, that

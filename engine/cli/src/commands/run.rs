@@ -9,7 +9,7 @@ use std::{
 };
 
 use kickwheel_core::plan::Workflow;
-use kickwheel_runtime::{AdhocError, Config, Engine, StartError, secrets::KeySource};
+use kickwheel_runtime::{AdhocError, Config, Engine, StartError, bus::BusConfig, secrets::KeySource};
 use kickwheel_schemas::api::{RunDetail, RunPhase, StartRun};
 
 use super::{Session, serve::not_started, validate};
@@ -133,6 +133,8 @@ async fn start_engine(data: &Path, cpu: Option<u64>) -> Result<Engine, Failure> 
         database: None,
         runner,
         local_cpu_milli: cpu,
+        docker: None,
+        bus: BusConfig::Embedded,
         base_url: format!("file://{}", data.display()),
         lease: LEASE,
         pure_batching: true,

@@ -42,6 +42,8 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             database: args.database.clone(),
             runner,
             local_cpu_milli: args.cpu,
+            docker: args.docker.clone(),
+            bus: args.bus.clone(),
             base_url: url.clone(),
             lease: args.lease,
             pure_batching: !args.no_pure_batching,

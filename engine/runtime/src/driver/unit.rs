@@ -4,7 +4,7 @@
 //! turned into writes. It does no I/O itself, but for the calls of that chain, whose results nobody sees before the commit.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,6 +23,7 @@ use kickwheel_store::{
 
 use super::{Loaded, Message};
 use crate::{
+    chain::{self, Told},
     perform, report,
     shared::{DEFAULT_PROJECT, Shared},
 };
@@ -40,6 +41,8 @@ pub struct Unit {
     effects: Vec<Write>,
     extra: Vec<Write>,
     inbox_done: Vec<String>,
+    /// Events that this unit causes.
+    told: Vec<Told>,
 }
 
 impl Unit {
@@ -57,14 +60,24 @@ impl Unit {
         }
         let accepted = events.iter().any(|e| matches!(e, Event::TaskFinished { end: TaskEnd::Succeeded(_), .. }));
         if accepted || matches!(message.input, Input::Ended { .. }) {
-            self.extra.extend(message.extra.iter().filter(|w| accepted || !matches!(w, Write::CachePut(_))).cloned());
+            self.extra.extend(
+                message
+                    .extra
+                    .iter()
+                    .filter(|w| accepted || !matches!(w, Write::CachePut(_) | Write::CacheReplace(_)))
+                    .cloned(),
+            );
         }
         if accepted && !cancelled {
-            self.effects.extend(message.publish.iter().cloned().map(Write::PublishDataset));
+            for publication in &message.publish {
+                self.effects.push(Write::PublishDataset(publication.put.clone()));
+                self.told.push(chain::dataset_published(loaded, publication));
+            }
         }
         let task = ended_task(loaded, &message.input);
         for effect in accepted_effects(&events) {
             self.effects.push(effect_write(effect, task.clone(), now));
+            self.told.extend(task.as_ref().and_then(|task| chain::model_promoted(loaded, effect, task)));
         }
         self.events.extend(events);
     }
@@ -76,7 +89,12 @@ impl Unit {
             let done = self.inbox_done.into_iter();
             return done.map(|input_id| Write::InboxDone(InboxDone { shard, run, input_id })).collect();
         }
+        let mut told = self.told;
+        if loaded.state.is_finished() && shared.runs_are_awaited.load(Ordering::Relaxed) {
+            told.extend(chain::run_finished(loaded));
+        }
         let mut writes = self.effects;
+        writes.extend(told.into_iter().map(|told| told.write(shared, now)));
         writes.push(Write::Append(Append {
             shard: loaded.row.shard,
             epoch,

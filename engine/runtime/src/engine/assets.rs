@@ -11,18 +11,14 @@ use kickwheel_schemas::{
     payload::{self, DatasetVersion},
 };
 use kickwheel_store::{
-    EventKey, Write, WriteError, Written,
+    Write, WriteError, Written,
     rows::{AssetKind, AssetRow, WatchRow},
     write::{PublishDataset, PutWatch, RemoveNamed},
 };
 use serde_json::Value;
 
 use super::{Engine, read_failed, registry::check_name, write_failed};
-use crate::{
-    ApiError, ingest,
-    shared::{DEFAULT_PROJECT, entropy},
-    view,
-};
+use crate::{ApiError, bus, shared::DEFAULT_PROJECT, view};
 
 impl Engine {
     /// All models, or all datasets, each with its newest version.
@@ -163,12 +159,12 @@ impl Engine {
                 expected_previous: Some(previous),
                 at,
             }),
-            ingest::accept_write(EventKey::new(at, entropy()), DEFAULT_PROJECT, "dataset", event, at),
+            bus::cause(&self.shared, DEFAULT_PROJECT, "dataset", event, at),
             Write::PutWatch(watch.clone()),
         ];
         match self.shared.store.write(unit).await {
             Ok(written) => {
-                ingest::accepted(&self.shared, &written);
+                bus::caused(&self.shared, &written);
                 Ok(written.iter().any(|w| matches!(w, Written::Version { unchanged: false, .. })))
             }
             Err(WriteError::Conflict { .. }) => Ok(false),

@@ -7,11 +7,15 @@ use kickwheel_schemas::{
 use kickwheel_store::rows::{EventFilter, EventRow};
 
 use super::{Engine, read_failed, write_failed};
-use crate::{ApiError, explain, ingest, view};
+use crate::{
+    ApiError,
+    bus::{self, Receipt},
+    explain, ingest, view,
+};
 
 impl Engine {
-    /// Accepts an event durably; returns its key in the store. A repeated one returns the first one's key.
-    pub async fn accept(&self, project: &str, channel: &str, event: CloudEvent) -> Result<String, ApiError> {
+    /// Makes an event from outside durable, and says how. Attributes that only we may set are taken off.
+    pub async fn accept(&self, project: &str, channel: &str, mut event: CloudEvent) -> Result<Receipt, ApiError> {
         self.refuse_when_draining()?;
         event.check().map_err(|e| ApiError::Invalid { code: "bad_event", detail: e.to_string() })?;
         let size = serde_json::to_vec(&event).map_or(usize::MAX, |b| b.len());
@@ -21,8 +25,10 @@ impl Engine {
                 detail: format!("the event has {size} bytes; at most {} are taken", ingest::MAX_EVENT_BYTES),
             });
         }
-        let (key, _) = ingest::accept(&self.shared, project, channel, event).await.map_err(write_failed)?;
-        Ok(key.to_string())
+        for name in bus::RESERVED {
+            event.extensions.remove(name);
+        }
+        bus::receive(&self.shared, project, channel, event).await.map_err(write_failed)
     }
 
     /// Newest first.

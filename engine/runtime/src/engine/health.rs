@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, sync::atomic::Ordering};
 
+use kickwheel_pool::Pool;
 use kickwheel_schemas::api::{Check, Health, RepoView};
 use kickwheel_store::{Health as StoreHealth, Member};
 
@@ -36,7 +37,7 @@ impl Engine {
     pub async fn doctor(&self) -> Health {
         let mut health = self.health().await;
         health.checks.push(self.check_space());
-        health.checks.push(self.check_pool().await);
+        health.checks.extend(self.check_pools().await);
         health.checks.push(self.check_events().await);
         health.checks.extend(self.check_workflows());
         health.checks.extend(self.check_set_aside());
@@ -91,19 +92,25 @@ impl Engine {
         }
     }
 
-    async fn check_pool(&self) -> Check {
-        let capacity = self.shared.pool.capacity();
-        match self.shared.pool.occupied().await {
-            Ok(used) => check(
-                "pool local",
-                "ok",
-                format!("{} of {} cpu in use", used.cpu_milli as f64 / 1000.0, capacity.cpu_milli as f64 / 1000.0),
-                None,
-            ),
-            Err(e) => {
-                check("pool local", "failed", e.to_string(), Some("see agent.log in the pool's folder".to_owned()))
-            }
+    async fn check_pools(&self) -> Vec<Check> {
+        let mut checks = Vec::new();
+        for place in self.shared.pools.all() {
+            let (id, capacity) = (format!("pool {}", place.name), place.pool.capacity());
+            checks.push(match place.pool.occupied().await {
+                Ok(used) => {
+                    let (used, all) = (used.cpu_milli as f64 / 1000.0, capacity.cpu_milli as f64 / 1000.0);
+                    check(&id, "ok", format!("{used} of {all} cpu in use"), None)
+                }
+                Err(e) => {
+                    let help = match place.pool {
+                        Pool::Local(_) => "see agent.log in the pool's folder",
+                        Pool::Docker(_) => "start the Docker Engine, or see `--docker`; what runs there is found again",
+                    };
+                    check(&id, "failed", e.to_string(), Some(help.to_owned()))
+                }
+            });
         }
+        checks
     }
 
     async fn check_events(&self) -> Check {

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::{AdhocError, Engine, LogQuery, RunQuery, RunSelector, read_failed, write_failed};
 use crate::{
-    ApiError,
+    ApiError, bus,
     driver::{self, InboxInput, Loaded},
     explain, ingest,
     launch::{Launch, Prepared},
@@ -157,6 +157,11 @@ impl Engine {
             reason: reason.clone(),
             generation: 0,
         };
+        if self.shared.bus.relays() {
+            // With a bus outside, what we cause ourselves reaches the decider by it like everything else.
+            let workflow = prepared.workflow.name.clone();
+            return self.launch_in_turn(&workflow, event).await;
+        }
         let mut launch = Launch::new(&self.shared, prepared).await.map_err(write_failed)?;
         let run = launch.loaded.row.run;
         let workflow = launch.loaded.row.workflow.clone();
@@ -181,9 +186,10 @@ impl Engine {
         match self.shared.store.write(unit).await {
             Ok(written) => {
                 ingest::accepted(&self.shared, &written);
+                let summary = view::summary_now(&launch.loaded);
                 ingest::started(&self.shared, launch).await;
                 self.shared.announce();
-                self.summary_of(run).await
+                Ok(summary)
             }
             Err(WriteError::Stale { .. }) => self.launch_in_turn(&workflow, event).await,
             Err(e @ WriteError::Unknown { .. }) => {
@@ -200,7 +206,13 @@ impl Engine {
     /// The event was seen before, or its lane has earlier ones: leave it to the decider and wait for the run.
     async fn launch_in_turn(&self, workflow: &str, event: CloudEvent) -> Result<RunSummary, ApiError> {
         let (source, id) = (event.source.clone(), event.id.clone());
-        ingest::accept(&self.shared, DEFAULT_PROJECT, "manual", event).await.map_err(write_failed)?;
+        let written = self
+            .shared
+            .store
+            .write(vec![bus::cause(&self.shared, DEFAULT_PROJECT, "manual", event, Millis::now())])
+            .await
+            .map_err(write_failed)?;
+        bus::caused(&self.shared, &written);
         let found = tokio::time::timeout(LANE_WAIT, async {
             let mut news = self.shared.news.subscribe();
             loop {
@@ -359,9 +371,11 @@ impl Engine {
         match task.spec.work {
             Work::Job { .. } => {
                 let stream =
-                    self.shared.pool.read_log(&key, 0, query.follow).await.map_err(|e| ApiError::Unavailable {
-                        code: "log_unavailable",
-                        detail: format!("the log of {key} cannot be read: {e}"),
+                    self.shared.pools.of(&task.spec.work).pool.read_log(&key, 0, query.follow).await.map_err(|e| {
+                        ApiError::Unavailable {
+                            code: "log_unavailable",
+                            detail: format!("the log of {key} cannot be read: {e}"),
+                        }
                     })?;
                 Ok(stream.map(|piece| piece.map_err(std::io::Error::other)).boxed())
             }

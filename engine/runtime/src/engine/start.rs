@@ -10,7 +10,7 @@ use std::{
 };
 
 use kickwheel_artifacts::Artifacts;
-use kickwheel_pool::{Capacity, LocalConfig, LocalPool, Pool};
+use kickwheel_pool::{Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Pool};
 use kickwheel_repos::Mirrors;
 use kickwheel_schemas::Millis;
 use kickwheel_spec::{PluginCatalog, PluginInfo};
@@ -25,11 +25,13 @@ use tracing::{error, info, warn};
 
 use super::{Config, Engine};
 use crate::{
-    admission::Admission,
+    bus::{self, Bus},
     driver,
     error::StartError,
     folder::{DataFolder, random_hex},
-    ingest, registry, report,
+    ingest,
+    pools::{Place, Pools},
+    registry, relay, report,
     secrets::{self, Secrets},
     shared::{Counters, Shared},
 };
@@ -39,7 +41,11 @@ const SEEN_MS: u64 = 30 * 24 * 3600 * 1000;
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Finished runs sealed in one round.
-const SEAL_LIMIT: u32 = 500;
+const SEAL_LIMIT: u32 = 512;
+/// Of these, so many in one transaction: others wait for it.
+const SEALED_TOGETHER: usize = 16;
+/// Between two rounds of sealing.
+const SEAL_EVERY: Duration = Duration::from_secs(2);
 /// Inboxes are looked at this often: whoever writes to one also nudges us, so this is for the nudge that was lost.
 const INBOX_POLL: Duration = Duration::from_secs(2);
 /// Inbox rows taken in one look.
@@ -51,7 +57,7 @@ pub async fn start(config: Config) -> Result<Engine, StartError> {
     let shared = Arc::new(open(config, folder).await?);
     take_shards(&shared).await?;
     let found = registry::load(&shared, None).await.map_err(|e| part("registry", &e))?;
-    *shared.registry.write().expect("no holder of this lock panics") = Arc::new(found);
+    registry::install(&shared, Arc::new(found)).await;
     let carried_on = adopt_open_runs(&shared).await.map_err(|e| part("open runs", &e))?;
     if carried_on > 0 {
         info!(runs = carried_on, "carrying on");
@@ -62,6 +68,10 @@ pub async fn start(config: Config) -> Result<Engine, StartError> {
     shared.tasks.spawn(housekeeping(Arc::clone(&shared)));
     shared.tasks.spawn(inboxes(Arc::clone(&shared)));
     shared.tasks.spawn(secrets::finish_change(Arc::clone(&shared)));
+    shared.tasks.spawn(bus::drain_spool(Arc::clone(&shared)));
+    shared.tasks.spawn(bus::keep_partitions(Arc::clone(&shared), owner(&shared)?));
+    shared.tasks.spawn(relay::relay(Arc::clone(&shared)));
+    shared.tasks.spawn(seal_finished(Arc::clone(&shared)));
     Ok(Engine { shared })
 }
 
@@ -80,6 +90,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     let options = Options { lease: config.lease, ..Options::default() };
     let store = Store::open_with(&url, options).await.map_err(|e| part("database", &e))?;
     let artifacts = Artifacts::local(folder.path("artifacts")).map_err(|e| part("artifact store", &e))?;
+    let bus = Bus::open(&config.bus).map_err(|e| part("bus", &e))?;
     let mirrors = Mirrors::open(folder.path("mirrors")).map_err(|e| part("mirrors", &e))?;
     let mut capacity = Capacity::of_this_machine();
     if let Some(cpu_milli) = config.local_cpu_milli {
@@ -88,7 +99,23 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     let mut local =
         LocalConfig::new(folder.path("pool/local"), folder.path("artifacts"), config.runner.clone(), key.clone());
     local.capacity = capacity;
-    let pool = Pool::Local(LocalPool::open(local).await.map_err(|e| part("local pool", &e))?);
+    let local = Pool::Local(LocalPool::open(local).await.map_err(|e| part("local pool", &e))?);
+    let docker = match &config.docker {
+        None => None,
+        Some(address) => {
+            let mut docker = DockerConfig::new(
+                folder.path("pool/docker"),
+                folder.path("artifacts"),
+                config.runner.clone(),
+                key.clone(),
+            );
+            docker.address.clone_from(address);
+            docker.capacity = capacity;
+            let pool = DockerPool::open(docker).await.map_err(|e| part("docker pool", &e))?;
+            Some(Place::new("docker", Pool::Docker(pool)))
+        }
+    };
+    let host_processes = config.host_processes;
     let wasm = open_sandbox(&folder, &key)?;
     let catalog = builtin_catalog()
         .into_iter()
@@ -101,13 +128,14 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         folder,
         store,
         artifacts,
-        pool,
-        admission: Admission::new(capacity.cpu_milli, capacity.memory_bytes),
+        pools: Pools { local: Place::new("local", local), docker, host_processes },
         wasm,
         plugins: Mutex::default(),
         catalog: PluginCatalog(catalog),
+        bus,
         mirrors,
         registry: RwLock::default(),
+        runs_are_awaited: AtomicBool::new(true),
         registry_change: tokio::sync::Mutex::new(()),
         leases: RwLock::new(BTreeMap::new()),
         cells: Mutex::default(),
@@ -115,6 +143,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         workflows: Mutex::default(),
         sources: Mutex::default(),
         decider: Notify::new(),
+        streams_changed: Notify::new(),
         reporter: Notify::new(),
         news: watch::channel(0).0,
         draining: AtomicBool::new(false),
@@ -262,18 +291,38 @@ fn boot_time() -> Duration {
 async fn housekeeping(shared: Arc<Shared>) {
     loop {
         let before = Millis(Millis::now().0 - i64::try_from(SEEN_MS).unwrap_or(0));
-        let mut writes = vec![Write::ForgetSeen(ForgetSeen { before })];
-        if let Ok(rows) = shared.store.unsealed_finished(SEAL_LIMIT).await {
-            writes.extend(rows.iter().map(|r| Write::Seal(Seal { shard: r.shard, run: r.run, relayed: false })));
-        }
-        for write in writes {
-            if let Err(e) = shared.store.write(vec![write]).await {
-                tracing::debug!("housekeeping waits: {e}");
-                break;
-            }
+        let forget = Write::ForgetSeen(ForgetSeen { before });
+        if let Err(e) = shared.store.write(vec![forget]).await {
+            tracing::debug!("housekeeping waits: {e}");
         }
         tokio::select! {
             () = tokio::time::sleep(HOUSEKEEPING) => {}
+            () = shared.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Moves the journals of finished runs into one row each, a while after their end: nobody waits for that, so it must not
+/// stand in the way of the next run's commit.
+async fn seal_finished(shared: Arc<Shared>) {
+    loop {
+        let relayed = shared.bus.relays();
+        let found = match relayed {
+            true => shared.store.unsealed_relayed(SEAL_LIMIT).await,
+            false => shared.store.unsealed_finished(SEAL_LIMIT).await,
+        };
+        let rows = found.unwrap_or_default();
+        let full = rows.len() == SEAL_LIMIT as usize;
+        for some in rows.chunks(SEALED_TOGETHER) {
+            let unit = some.iter().map(|r| Write::Seal(Seal { shard: r.shard, run: r.run, relayed })).collect();
+            if let Err(e) = shared.store.write(unit).await {
+                tracing::debug!("journals are not sealed yet: {e}");
+                break;
+            }
+        }
+        let wait = if full { Duration::from_millis(1) } else { SEAL_EVERY };
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
             () = shared.stop.cancelled() => return,
         }
     }

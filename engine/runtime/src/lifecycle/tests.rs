@@ -70,7 +70,8 @@ fn a_run_is_queued_and_started_and_finished() {
 
 #[test]
 fn a_task_tells_how_it_ended_and_what_it_published() {
-    let artifact = |text: &str| ArtifactRef { digest: Digest::of(text.as_bytes()), size: 1, path: "p".into(), folder: false };
+    let artifact =
+        |text: &str| ArtifactRef { digest: Digest::of(text.as_bytes()), size: 1, path: "p".into(), folder: false };
     let features = serde_json::to_value(artifact("features")).expect("an artifact is JSON");
     let output = TaskOutput {
         outputs: BTreeMap::from([("features".to_owned(), features)]),
@@ -83,12 +84,12 @@ fn a_task_tells_how_it_ended_and_what_it_published() {
         }],
         ..TaskOutput::none()
     };
-    let told = check(
-        &finished(TaskEnd::Succeeded(output)),
-        &["taskrun.finished", "artifact.published", "artifact.published"],
-    );
+    let told =
+        check(&finished(TaskEnd::Succeeded(output)), &["taskrun.finished", "artifact.published", "artifact.published"]);
     assert_eq!(told[2].data["subject"]["id"], package_url("churn/features", &Digest::of(b"features")));
-    assert!(told[1].data["subject"]["id"].as_str().is_some_and(|id| id.starts_with("pkg:generic/churn%20%C3%A9@sha256:")));
+    assert!(
+        told[1].data["subject"]["id"].as_str().is_some_and(|id| id.starts_with("pkg:generic/churn%20%C3%A9@sha256:"))
+    );
     for (end, word) in [
         (failed(FailureKind::Exit), "failure"),
         (failed(FailureKind::Unplaceable), "error"),

@@ -18,7 +18,7 @@ const KEY_VERSION: &str = "1";
 /// The parts of a key, by name.
 pub type Parts = BTreeMap<String, String>;
 
-/// The parts for a job. `environment` is the pool's declared environment, used where no image names one; `source` is the
+/// The parts for a job. `environment` is the digest of its image, else the environment that the pool declares; `source` is the
 /// narrowed source tree.
 pub fn parts(
     step: &Step,
@@ -34,7 +34,7 @@ pub fn parts(
         JobProgram::Argv { argv } => parts.insert("command".to_owned(), json(argv)),
     };
     match image {
-        Some(image) => parts.insert("image".to_owned(), image.clone()),
+        Some(_) => parts.insert("image".to_owned(), environment.to_owned()),
         None => parts.insert("environment".to_owned(), environment.to_owned()),
     };
     if let Some(source) = source {

@@ -16,6 +16,7 @@ use kickwheel_schemas::{
 };
 use kickwheel_store::{
     Write, fault,
+    rows::AssetKind,
     write::{CachePut, CacheRecord, CacheResult, PublishDataset},
 };
 use tracing::{debug, info, warn};
@@ -26,7 +27,8 @@ use super::{
 };
 use crate::{
     admission::Ticket,
-    driver::{Message, send},
+    driver::{Message, Publication, send},
+    pools::{Place, image_of},
     shared::{Counters, DEFAULT_PROJECT, Shared},
 };
 
@@ -49,6 +51,8 @@ struct Prepared {
     parts: content_key::Parts,
     key: String,
     source: Option<ArtifactRef>,
+    /// What the image's name stands for now.
+    image: Option<String>,
 }
 
 /// Performs an attempt to its end. None when the engine stops meanwhile: the job goes on, and is adopted at the next start.
@@ -56,14 +60,14 @@ struct Prepared {
 /// The pool is asked first: an attempt that it knows is followed to its end, whatever has become of the configuration,
 /// the source or the cache since it was started.
 pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) -> Option<Message> {
-    let Work::Job { resources, image, .. } = &attempt.spec.work else {
+    let Work::Job { resources, .. } = &attempt.spec.work else {
         return Some(ended(attempt, Ending::Lost { message: "a plugin call was taken for a job".to_owned() }));
     };
     let known = observe(shared, attempt).await?;
     if known != Observed::Unknown {
         drop(ticket);
         info!(observed = state_name(&known), "adopt");
-        let slot = shared.admission.adopt(resources);
+        let slot = place(shared, attempt).admission.adopt(resources);
         let observed = follow(shared, attempt).await?;
         drop(slot);
         let prepared = match prepare_patiently(shared, attempt).await? {
@@ -78,7 +82,7 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
     if attempt.stop.is_cancelled() {
         return Some(ended(attempt, Ending::Cancelled));
     }
-    if let Some(reason) = unplaceable(shared, image.as_deref(), resources) {
+    if let Some(reason) = shared.pools.unplaceable(&attempt.spec.work, resources) {
         return Some(failed(attempt, FailureKind::Unplaceable, reason));
     }
     let prepared = match prepare_patiently(shared, attempt).await? {
@@ -89,7 +93,7 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
         return Some(message);
     }
     let slot = tokio::select! {
-        slot = shared.admission.admit(ticket, resources) => slot,
+        slot = place(shared, attempt).admission.admit(ticket, resources) => slot,
         () = attempt.stop.cancelled() => return Some(ended(attempt, Ending::Cancelled)),
         () = shared.stop.cancelled() => return None,
     };
@@ -104,17 +108,6 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
     let message = conclude(shared, attempt, Some(&prepared), observed).await;
     fault::point("job.conclude.after");
     Some(message)
-}
-
-/// Why no pool that is configured can ever run it.
-fn unplaceable(shared: &Shared, image: Option<&str>, resources: &Resources) -> Option<String> {
-    if let Some(image) = image {
-        return Some(format!(
-            "it needs a container ({image}) and no pool with containers is configured; remove `image` to run it as a \
-             process of this machine"
-        ));
-    }
-    shared.admission.impossible(resources)
 }
 
 /// Prepares, again and again while the disk or the repository does not answer: nothing of that is the task's fault. The
@@ -136,6 +129,11 @@ async fn prepare_patiently(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Re
     }
 }
 
+/// The pool that runs the attempt.
+fn place<'s>(shared: &'s Shared, attempt: &Attempt) -> &'s Place {
+    shared.pools.of(&attempt.spec.work)
+}
+
 fn state_name(observed: &Observed) -> &'static str {
     match observed {
         Observed::Unknown => "unknown",
@@ -153,16 +151,25 @@ async fn prepare(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Prepared, So
         None => None,
     };
     let spec = &attempt.spec;
-    let parts = content_key::parts(step, &spec.work, &spec.matrix, &shared.pool.environment(), source.as_ref());
+    let pool = &place(shared, attempt).pool;
+    let image = match image_of(&spec.work) {
+        Some(name) => Some(pool.resolve_image(name).await.map_err(|e| match e {
+            StartError::Image { .. } | StartError::Unplaceable(_) => SourceError::Permanent(format!("failed to {e}")),
+            StartError::Full(_) | StartError::Failed(_) => SourceError::Transient(e.to_string()),
+        })?),
+        None => None,
+    };
+    let environment = image.clone().unwrap_or_else(|| pool.environment());
+    let parts = content_key::parts(step, &spec.work, &spec.matrix, &environment, source.as_ref());
     let key = content_key::key(&parts);
-    Ok(Prepared { parts, key, source })
+    Ok(Prepared { parts, key, source, image })
 }
 
 /// Asks the pool until it answers. None when the engine stops.
 async fn observe(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
     let mut wait = POOL_RETRY;
     loop {
-        match shared.pool.observe(&attempt.key()).await {
+        match place(shared, attempt).pool.observe(&attempt.key()).await {
             Ok(observed) => return Some(observed),
             Err(e) => warn!("the pool cannot be asked: {e}"),
         }
@@ -247,11 +254,11 @@ async fn start(
         cpu_milli: resources.cpu_milli,
         memory_bytes: resources.memory_bytes,
         gpu: resources.gpu,
-        image: None,
+        image: prepared.image.clone(),
     };
     let mut wait = POOL_RETRY;
     loop {
-        match shared.pool.start(&attempt.key(), &spec, &request, &Secrets::new()).await {
+        match place(shared, attempt).pool.start(&attempt.key(), &spec, &request, &Secrets::new()).await {
             Ok(()) => {
                 Counters::count(&shared.counters.jobs_started);
                 return Ok(());
@@ -315,7 +322,7 @@ fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
 /// Follows a started attempt to its end, reporting once that user code began. None when the engine stops.
 async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
     let (key, mut begun, mut asked) = (attempt.key(), false, false);
-    let mut changes = shared.pool.changes();
+    let mut changes = place(shared, attempt).pool.changes();
     loop {
         let observed = observe(shared, attempt).await?;
         match &observed {
@@ -335,7 +342,7 @@ async fn follow(shared: &Arc<Shared>, attempt: &Attempt) -> Option<Observed> {
             Observed::Running { .. } | Observed::Pending => {}
         }
         if attempt.stop.is_cancelled() && !asked {
-            match shared.pool.cancel(&key, GRACE).await {
+            match place(shared, attempt).pool.cancel(&key, GRACE).await {
                 Ok(()) => asked = true,
                 Err(e) => warn!("the pool cannot be asked to stop it: {e}"),
             }
@@ -439,7 +446,7 @@ fn memory_limit(attempt: &Attempt) -> u64 {
 }
 
 /// Datasets that the outputs publish. A single file becomes a dataset of one file.
-async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutput) -> Vec<PublishDataset> {
+async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutput) -> Vec<Publication> {
     let step = attempt.declared();
     let mut publish = Vec::new();
     for (name, declaration) in &step.outputs {
@@ -447,16 +454,32 @@ async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutp
         let Some(value) = output.outputs.get(name) else { continue };
         let Ok(artifact) = serde_json::from_value::<ArtifactRef>(value.clone()) else { continue };
         let artifact = if artifact.folder { artifact } else { one_file(shared, artifact).await };
-        publish.push(PublishDataset {
+        let (added, removed) = difference(shared, dataset, &artifact).await;
+        let put = PublishDataset {
             project: DEFAULT_PROJECT.to_owned(),
             name: dataset.clone(),
             artifact,
             task: Some(attempt.task().to_string()),
             expected_previous: None,
             at: Millis::now(),
-        });
+        };
+        publish.push(Publication { put, added, removed });
     }
     publish
+}
+
+/// What is new and what is gone, compared with the newest version. Only told to others, so a listing that cannot be read
+/// leaves it empty and the version is published all the same.
+async fn difference(shared: &Arc<Shared>, dataset: &str, artifact: &ArtifactRef) -> (Vec<String>, Vec<String>) {
+    let newest = shared.store.asset_version(DEFAULT_PROJECT, AssetKind::Dataset, dataset, None).await.ok().flatten();
+    let before = match &newest {
+        Some(row) => shared.artifacts.manifest(&row.artifact.digest).await.ok(),
+        None => Some(Manifest::default()),
+    };
+    match (before, shared.artifacts.manifest(&artifact.digest).await.ok()) {
+        (Some(before), Some(now)) => before.difference(&now),
+        (_, _) => (Vec::new(), Vec::new()),
+    }
 }
 
 async fn one_file(shared: &Arc<Shared>, artifact: ArtifactRef) -> ArtifactRef {

@@ -93,7 +93,14 @@ fn a_poll_before_or_after_the_others_makes_no_second_run() {
 
 #[test]
 fn all_three_in_every_order_are_one() {
-    for order in [["webhook", "hook", "poll"], ["webhook", "poll", "hook"], ["hook", "webhook", "poll"], ["hook", "poll", "webhook"], ["poll", "webhook", "hook"], ["poll", "hook", "webhook"]] {
+    for order in [
+        ["webhook", "hook", "poll"],
+        ["webhook", "poll", "hook"],
+        ["hook", "webhook", "poll"],
+        ["hook", "poll", "webhook"],
+        ["poll", "webhook", "hook"],
+        ["poll", "hook", "webhook"],
+    ] {
         let mut at = Ref::default();
         at.report("hook:0>a");
         for channel in order {

@@ -1,6 +1,7 @@
 //! Events: sending one, reading them, what each meant, and the nudge of a repository's hook.
 
 use axum::{Json, extract::State, http::StatusCode};
+use kickwheel_runtime::bus::Receipt;
 use kickwheel_schemas::{
     CloudEvent,
     api::{Accepted, EventView, Explanation, Page},
@@ -31,7 +32,12 @@ pub async fn get(State(door): State<Door>, Name(key): Name) -> Answer<Json<Event
 pub async fn accept(State(door): State<Door>, Body(event): Body<CloudEvent>) -> Answer<(StatusCode, Json<Accepted>)> {
     event.check().map_err(|e| Refusal::invalid("event_invalid", format!("cannot {e}")))?;
     let engine = door.engine();
-    let id = engine.accept(engine.default_project(), CHANNEL, event).await?;
+    let own_id = event.id.clone();
+    let id = match engine.accept(engine.default_project(), CHANNEL, event).await? {
+        Receipt::Stored { key, duplicate: _ } => key.to_string(),
+        // It gets its key when it is read from the bus; until then its own id is what names it.
+        Receipt::OnBus | Receipt::Spooled => own_id,
+    };
     Ok((StatusCode::ACCEPTED, Json(Accepted { id })))
 }
 

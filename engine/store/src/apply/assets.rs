@@ -60,6 +60,12 @@ async fn version_of_task(tx: &mut Tx<'_>, asset: &Locked<'_>, task: Option<&Stri
     Ok(row.map(|row| row.uint("version")).transpose()?)
 }
 
+/// The version of a name that a task has made.
+pub async fn made_by(tx: &mut Tx<'_>, project: &str, kind: AssetKind, name: &str, task: &str) -> Applied<Option<u64>> {
+    let asset = Locked { project, kind, name, newest: 0 };
+    version_of_task(tx, &asset, Some(&task.to_owned())).await
+}
+
 async fn stage_version(tx: &mut Tx<'_>, asset: &Locked<'_>, stage: &str) -> Applied<Option<u64>> {
     let row = tx
         .conn

@@ -20,7 +20,7 @@ use kickwheel_schemas::RunId;
 
 pub use journal::{Gathered, ShardSeqs};
 
-use crate::{Write, WriteError, Written, db::Conn};
+use crate::{Write, WriteError, Written, db::Conn, rows::AssetKind, write::Announce};
 
 /// Why a unit could not be applied.
 #[derive(Debug)]
@@ -115,6 +115,7 @@ fn touched_run(write: &Write) -> Option<RunId> {
         | Write::ReportRef(_)
         | Write::RegisterModel(_)
         | Write::PublishDataset(_)
+        | Write::Announce(_)
         | Write::CachePut(_)
         | Write::CacheReplace(_)
         | Write::CacheRecord(_)
@@ -154,6 +155,23 @@ fn touched_run(write: &Write) -> Option<RunId> {
     }
 }
 
+/// Puts the version's number into the event, and makes that durable.
+async fn announce(tx: &mut Tx<'_>, announce: &Announce) -> Applied<Written> {
+    let mut write = announce.event.clone();
+    let (project, event) = match &mut write {
+        Write::Accept(accept) => (accept.project.clone(), &mut accept.event),
+        Write::Spool(spool) => (spool.project.clone(), &mut spool.event),
+        _ => return Err(invalid("an announcement is made by accepting or by spooling an event")),
+    };
+    let made = assets::made_by(tx, &project, announce.kind, &announce.name, &announce.task).await?;
+    let Some(version) = made else { return Ok(Written::Done) };
+    event.data["version"] = version.into();
+    if announce.kind == AssetKind::Dataset {
+        event.data["previous"] = (version > 1).then_some(version - 1).into();
+    }
+    Box::pin(apply(tx, &write)).await
+}
+
 async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
     match write {
         Write::Append(w) => journal::append(tx, w).await?,
@@ -171,6 +189,7 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::ForgetSeen(w) => events::forget_seen(tx, *w).await?,
         Write::RegisterModel(w) => return assets::register_model(tx, w).await,
         Write::PublishDataset(w) => return assets::publish_dataset(tx, w).await,
+        Write::Announce(w) => return announce(tx, w).await,
         Write::CachePut(w) => catalog::cache_put(tx, w).await?,
         Write::CacheReplace(w) => catalog::cache_replace(tx, w).await?,
         Write::CacheRecord(w) => catalog::cache_record(tx, w).await?,

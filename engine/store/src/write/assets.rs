@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use kickwheel_schemas::{ArtifactRef, Millis, TaskKey};
 use serde_json::Value;
 
+use super::Write;
+use crate::rows::AssetKind;
+
 /// See [`super::Write::RegisterModel`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct RegisterModel {
@@ -41,6 +44,20 @@ pub struct PublishDataset {
     pub expected_previous: Option<Option<u64>>,
     /// When.
     pub at: Millis,
+}
+
+/// See [`super::Write::Announce`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announce {
+    /// Model or dataset.
+    pub kind: AssetKind,
+    /// Its name.
+    pub name: String,
+    /// The task that made the version.
+    pub task: String,
+    /// What makes the event durable: [`super::Write::Accept`] or [`super::Write::Spool`]. Its data gets `version`, and
+    /// for a dataset `previous`.
+    pub event: Write,
 }
 
 /// See [`super::Write::CachePut`].

@@ -1,0 +1,455 @@
+//! Reading partitions: each from its stored offset, under a lease, into the events table.
+//!
+//! What a batch of records becomes and the move of the offset past it are one transaction, so a record is accepted once,
+//! whatever is killed when. A lost race discards the batch and seeks to the stored offset. What can never become an event
+//! goes to quarantine with the same transaction; a partition whose log is no longer the one that the offset belongs to is
+//! stopped, loudly, and everything else goes on.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use kickwheel_bus::{Kafka, KafkaConfig, ReadError, Record, TopicInfo, codec};
+use kickwheel_schemas::{CloudEvent, Millis};
+use kickwheel_store::{
+    EventKey, Member, PartitionLease, Write, WriteError, fault,
+    write::{AddPartitions, MoveOffset, PutQuarantine, StopPartition},
+};
+use serde_json::{Map, Value};
+use tokio::task::AbortHandle;
+use tracing::{debug, error, info, warn};
+
+use super::{Bus, cause, count, delivered, streams::foreign_streams};
+use crate::shared::{Shared, entropy};
+
+/// Records of one transaction at most.
+const BATCH: usize = 500;
+/// A partition without records is asked again after this long.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// After the broker or the database was away.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Bytes of a record's value that quarantine keeps. It is far above what the topic should take.
+const MAX_KEPT_BYTES: usize = 64 << 20;
+
+/// One topic that is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Stream {
+    /// Under which name leases and offsets are kept.
+    pub name: String,
+    /// The topic's own name.
+    pub topic: String,
+    /// What its records are.
+    pub records: Records,
+    /// Where a partition that was never read begins.
+    pub begin: Begin,
+}
+
+/// What a stream's records are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Records {
+    /// Ours: each says its project and channel.
+    Own,
+    /// Others': CloudEvents that belong to this project and came by this trigger.
+    Foreign {
+        /// The project.
+        project: String,
+        /// The trigger.
+        trigger: String,
+    },
+}
+
+/// Where to begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// At the first record that is there.
+    Earliest,
+    /// After the last one.
+    Latest,
+}
+
+/// A stream with the clients that read it.
+#[derive(Clone)]
+struct Source {
+    stream: Stream,
+    kafka: Kafka,
+}
+
+/// Takes and keeps the leases of partitions, and reads those that are ours, until the engine stops.
+pub async fn keep_partitions(shared: Arc<Shared>, owner: String) {
+    let mut readers: HashMap<(String, i32), (i64, AbortHandle)> = HashMap::new();
+    let mut clients: HashMap<String, Kafka> = HashMap::new();
+    let lease = shared.config.lease;
+    let exclusive = match shared.store.member() {
+        Member::Sqlite => true,
+        Member::Postgres => false,
+    };
+    if let Bus::Kafka(bus) = &shared.bus
+        && let Err(e) = bus.kafka.ensure_topics().await
+    {
+        bus.note("kafka topics", Some(e.to_string()));
+    }
+    // The lock on the data folder proves that whoever held leases under this name is dead.
+    if let Err(e) = shared.store.release_partitions(&owner).await {
+        debug!("old leases of partitions are not given back yet: {e}");
+    }
+    loop {
+        let sources = sources(&shared, &mut clients).await;
+        match shared.store.renew_partitions(&owner, lease).await {
+            Ok(held) => readers.retain(|(name, partition), (epoch, reader)| {
+                let ours = held.iter().any(|l| l.topic == *name && l.partition == *partition && l.epoch == *epoch)
+                    && sources.iter().any(|s| s.stream.name == *name)
+                    && !reader.is_finished();
+                if !ours {
+                    reader.abort();
+                }
+                ours
+            }),
+            Err(e) => debug!("leases of partitions are not renewed: {e}"),
+        }
+        for source in &sources {
+            if let Err(reason) = know(&shared, source).await {
+                note(&shared, &source.stream, Some(reason));
+                continue;
+            }
+            // A single engine takes what has no reader here; on Postgres the database says what is free.
+            if exclusive && readers.keys().any(|(name, _)| *name == source.stream.name) {
+                continue;
+            }
+            let taken = shared.store.acquire_partitions(&source.stream.name, &owner, u32::MAX, lease, exclusive).await;
+            for lease in taken.unwrap_or_default() {
+                let key = (lease.topic.clone(), lease.partition);
+                let epoch = lease.epoch;
+                let task = tokio::spawn(read(Arc::clone(&shared), source.clone(), lease));
+                if let Some((_, old)) = readers.insert(key, (epoch, task.abort_handle())) {
+                    old.abort();
+                }
+            }
+        }
+        tokio::select! {
+            () = tokio::time::sleep((lease / 3).min(Duration::from_secs(2))) => {}
+            () = shared.streams_changed.notified() => {}
+            () = shared.stop.cancelled() => break,
+        }
+    }
+    for (_, reader) in readers.into_values() {
+        reader.abort();
+    }
+    if let Err(e) = shared.store.release_partitions(&owner).await {
+        debug!("leases of partitions are not given back: {e}");
+    }
+}
+
+/// What is to be read: our own topic, and those of triggers.
+async fn sources(shared: &Arc<Shared>, clients: &mut HashMap<String, Kafka>) -> Vec<Source> {
+    let mut found = Vec::new();
+    if let Bus::Kafka(bus) = &shared.bus {
+        let topic = bus.kafka.config().topics.events.clone();
+        let stream = Stream { name: topic.clone(), topic, records: Records::Own, begin: Begin::Earliest };
+        found.push(Source { stream, kafka: bus.kafka.clone() });
+    }
+    for (stream, brokers) in foreign_streams(shared).await {
+        let kafka = match (&brokers, &shared.bus) {
+            (None, Bus::Kafka(bus)) => bus.kafka.clone(),
+            (None, Bus::Embedded) => {
+                warn!(
+                    trigger = stream.name,
+                    "it names no brokers, and the bus is no Kafka; add it again with --brokers"
+                );
+                continue;
+            }
+            (Some(brokers), _) => match clients.get(brokers) {
+                Some(kafka) => kafka.clone(),
+                None => match Kafka::connect(KafkaConfig::new(brokers.clone())) {
+                    Ok(kafka) => clients.entry(brokers.clone()).or_insert(kafka).clone(),
+                    Err(e) => {
+                        warn!(trigger = stream.name, "failed to {e}");
+                        continue;
+                    }
+                },
+            },
+        };
+        found.push(Source { stream, kafka });
+    }
+    found
+}
+
+/// Gets to know the partitions of a topic that was never read.
+async fn know(shared: &Arc<Shared>, source: &Source) -> Result<(), String> {
+    let text = |e: &dyn std::fmt::Display| e.to_string();
+    let stream = &source.stream;
+    if !shared.store.partitions(Some(&stream.name)).await.map_err(|e| text(&e))?.is_empty() {
+        return Ok(());
+    }
+    if let (Records::Own, Bus::Kafka(bus)) = (&stream.records, &shared.bus) {
+        bus.kafka.ensure_topics().await.map_err(|e| text(&e))?;
+        bus.note("kafka topics", None);
+    }
+    let info = source.kafka.topic_info(&stream.topic).await.map_err(|e| text(&e))?;
+    let mut partitions = Vec::new();
+    for partition in 0..info.partitions {
+        let marks = source.kafka.watermarks(&stream.topic, partition).await.map_err(|e| text(&e))?;
+        let at = match stream.begin {
+            Begin::Earliest => marks.first,
+            Begin::Latest => marks.end,
+        };
+        partitions.push((partition as i32, at as i64));
+    }
+    let add = AddPartitions { topic: stream.name.clone(), topic_id: info.id, partitions };
+    shared.store.write(vec![Write::AddPartitions(add)]).await.map_err(|e| text(&e))?;
+    info!(topic = stream.topic, partitions = info.partitions, "reading begins");
+    Ok(())
+}
+
+fn note(shared: &Arc<Shared>, stream: &Stream, reason: Option<String>) {
+    match (&shared.bus, reason) {
+        (Bus::Kafka(bus), reason) => bus.note(&format!("topic {}", stream.topic), reason),
+        (Bus::Embedded, Some(reason)) => debug!(topic = stream.topic, reason, "it cannot be read now"),
+        (Bus::Embedded, None) => {}
+    }
+}
+
+/// Reads one partition for as long as it is ours.
+async fn read(shared: Arc<Shared>, source: Source, lease: PartitionLease) {
+    let stream = &source.stream;
+    let partitions = loop {
+        match shared.store.partitions(Some(&stream.name)).await {
+            Ok(rows) => break rows.len() as u32,
+            Err(_) => tokio::time::sleep(PAUSE).await,
+        }
+    };
+    let expected = TopicInfo { id: lease.topic_id.clone(), partitions };
+    let (number, from) = (lease.partition.max(0) as u32, lease.next_offset.max(0) as u64);
+    let mut reader = loop {
+        match source.kafka.reader(&stream.topic, expected.clone(), number, from).await {
+            Ok(reader) => break reader,
+            Err(e) => {
+                note(&shared, stream, Some(e.to_string()));
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    };
+    let mut place = Place { shared: &shared, stream, lease, next: from };
+    loop {
+        match reader.next(BATCH, MAX_WAIT).await {
+            Ok(records) if records.is_empty() => {}
+            Ok(records) => match place.take(&records).await {
+                Taken::Done => {
+                    note(&shared, stream, None);
+                    reader.commit_for_tools(place.next);
+                }
+                Taken::SeekTo(offset) => {
+                    if let Err(e) = reader.seek(offset).await {
+                        note(&shared, stream, Some(e.to_string()));
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                }
+                Taken::NotOurs => return,
+            },
+            Err(e @ ReadError::Unavailable { .. }) => {
+                note(&shared, stream, Some(e.to_string()));
+                tokio::time::sleep(PAUSE).await;
+            }
+            Err(
+                e @ (ReadError::LostRange { .. }
+                | ReadError::Recreated { .. }
+                | ReadError::Repartitioned { .. }
+                | ReadError::NotFound { .. }
+                | ReadError::Refused { .. }),
+            ) => {
+                if place.stop(&e.to_string()).await {
+                    return;
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A partition while it is read.
+struct Place<'a> {
+    shared: &'a Arc<Shared>,
+    stream: &'a Stream,
+    lease: PartitionLease,
+    /// The stored offset, as far as we know.
+    next: u64,
+}
+
+/// What became of a batch.
+enum Taken {
+    /// Written, and the offset is behind it.
+    Done,
+    /// Discarded: read again from there.
+    SeekTo(u64),
+    /// Somebody else reads the partition now, or nobody.
+    NotOurs,
+}
+
+impl Place<'_> {
+    async fn take(&mut self, records: &[Record]) -> Taken {
+        let Some(last) = records.last() else { return Taken::Done };
+        let to = last.offset + 1;
+        fault::point("bus.offset.before");
+        match self.shared.store.write(self.unit(records, to)).await {
+            Ok(written) => {
+                fault::point("bus.offset.after");
+                self.next = to;
+                count(self.shared, &written);
+                self.shared.decider.notify_one();
+                if let Bus::Kafka(bus) = &self.shared.bus {
+                    bus.drain.notify_one();
+                }
+                Taken::Done
+            }
+            // One record may be what the database refuses: find it, and let the others pass.
+            Err(WriteError::Invalid { message: _ } | WriteError::Conflict { what: _ }) if records.len() > 1 => {
+                self.one_by_one(records).await
+            }
+            Err(e @ (WriteError::Invalid { .. } | WriteError::Conflict { .. })) => {
+                self.set_aside(last, &e.to_string()).await
+            }
+            Err(
+                e @ (WriteError::Stale { .. }
+                | WriteError::Fenced { .. }
+                | WriteError::Unavailable { .. }
+                | WriteError::Unknown { .. }),
+            ) => self.look_again(&e).await,
+        }
+    }
+
+    /// What the records become, and the move of the offset past them.
+    fn unit(&self, records: &[Record], to: u64) -> Vec<Write> {
+        let mut unit: Vec<Write> = records.iter().map(|record| self.accept(record)).collect();
+        unit.push(self.move_to(to));
+        unit
+    }
+
+    fn move_to(&self, to: u64) -> Write {
+        Write::MoveOffset(MoveOffset {
+            topic: self.lease.topic.clone(),
+            partition: self.lease.partition,
+            epoch: self.lease.epoch,
+            from: self.next as i64,
+            to: to as i64,
+        })
+    }
+
+    fn accept(&self, record: &Record) -> Write {
+        let at = Millis::now();
+        let event = match codec::decode(record) {
+            Ok(event) => event,
+            Err(e) => return self.quarantine(record, &format!("failed to {e}")),
+        };
+        match &self.stream.records {
+            Records::Own => match delivered(event) {
+                Some((project, channel, event)) => {
+                    crate::ingest::accept_write(EventKey::new(at, entropy()), &project, &channel, event, at)
+                }
+                None => self.quarantine(
+                    record,
+                    "it does not say its project and channel: only engines write this topic; others are read by a \
+                     trigger (`kickwheel triggers add NAME --kind kafka`)",
+                ),
+            },
+            Records::Foreign { project, trigger } => match foreign(event) {
+                Ok(event) => cause(self.shared, project, &format!("kafka:{trigger}"), event, at),
+                Err(reason) => self.quarantine(record, &reason),
+            },
+        }
+    }
+
+    fn quarantine(&self, record: &Record, reason: &str) -> Write {
+        let (topic, partition, offset) = (&self.stream.topic, record.partition, record.offset);
+        warn!(topic, partition, offset, "quarantined: {reason}");
+        let mut headers = Map::new();
+        for (name, value) in &record.headers {
+            let value = value.as_ref().map(|v| Value::from(String::from_utf8_lossy(v).into_owned()));
+            headers.insert(name.clone(), value.unwrap_or(Value::Null));
+        }
+        let mut body = record.payload.clone().unwrap_or_default();
+        body.truncate(MAX_KEPT_BYTES);
+        let at = Millis::now();
+        let project = match &self.stream.records {
+            Records::Own => String::new(),
+            Records::Foreign { project, trigger: _ } => project.clone(),
+        };
+        Write::PutQuarantine(PutQuarantine {
+            id: EventKey::new(at, entropy()),
+            project,
+            origin: format!("kafka:{topic}/{partition}@{offset}"),
+            reason: reason.to_owned(),
+            headers: Value::Object(headers),
+            body,
+            received_at: at,
+        })
+    }
+
+    async fn one_by_one(&mut self, records: &[Record]) -> Taken {
+        for record in records {
+            match Box::pin(self.take(std::slice::from_ref(record))).await {
+                Taken::Done => {}
+                other => return other,
+            }
+        }
+        Taken::Done
+    }
+
+    /// The database refuses what this one record says.
+    async fn set_aside(&mut self, record: &Record, reason: &str) -> Taken {
+        let to = record.offset + 1;
+        match self.shared.store.write(vec![self.quarantine(record, reason), self.move_to(to)]).await {
+            Ok(_) => {
+                self.next = to;
+                Taken::Done
+            }
+            Err(e) => self.look_again(&e).await,
+        }
+    }
+
+    /// Something went wrong with the write: where does the partition stand, and whose is it?
+    async fn look_again(&mut self, e: &WriteError) -> Taken {
+        debug!(topic = self.stream.topic, partition = self.lease.partition, "a batch is discarded: {e}");
+        loop {
+            match self.shared.store.partitions(Some(&self.lease.topic)).await {
+                Ok(rows) => {
+                    let row = rows.into_iter().find(|r| r.partition == self.lease.partition);
+                    return match row {
+                        Some(row) if row.epoch == self.lease.epoch && row.stopped_reason.is_none() => {
+                            self.next = row.next_offset.max(0) as u64;
+                            if matches!(e, WriteError::Unavailable { .. } | WriteError::Unknown { .. }) {
+                                tokio::time::sleep(PAUSE).await;
+                            }
+                            Taken::SeekTo(self.next)
+                        }
+                        Some(_) | None => Taken::NotOurs,
+                    };
+                }
+                Err(_) => tokio::time::sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Stops the partition for people to look at. False when that could not be written yet.
+    async fn stop(&self, reason: &str) -> bool {
+        let (topic, partition) = (self.lease.topic.clone(), self.lease.partition);
+        error!(
+            topic,
+            partition,
+            "stopped: failed to {reason}; `kickwheel bus reset {topic} --partition {partition} --to earliest` goes on"
+        );
+        let stop = StopPartition { topic, partition, epoch: self.lease.epoch, reason: format!("failed to {reason}") };
+        match self.shared.store.write(vec![Write::StopPartition(stop)]).await {
+            Ok(_) | Err(WriteError::Stale { .. }) => true,
+            Err(_) => false,
+        }
+    }
+}
+
+/// An event of another's topic, without what only we may say.
+fn foreign(mut event: CloudEvent) -> Result<CloudEvent, String> {
+    if event.ty.starts_with("dev.kickwheel.") {
+        return Err(format!(
+            "its type {:?} is ours: only a provider's preset makes such an event of something foreign",
+            event.ty
+        ));
+    }
+    event.extensions.retain(|name, _| !name.starts_with("kickwheel"));
+    Ok(event)
+}
