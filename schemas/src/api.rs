@@ -4,6 +4,7 @@
 //! Bodies about triggers, tokens and secrets, and the quarantine are in modules of their own.
 
 mod access;
+mod bus;
 mod quarantine;
 mod triggers;
 
@@ -14,6 +15,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 pub use access::{CreateToken, CreatedToken, Rekey, Rekeyed, Role, SecretView, SetSecret, TokenView};
+pub use bus::{BusView, PartitionView, ResetBus};
 pub use quarantine::{DropHeld, EditHeld, HeldKind, QuarantineDetail, QuarantineView, Resolved};
 pub use triggers::{
     AddTrigger, CronTriggerConfig, DEFAULT_MAX_BYTES, DEFAULT_RATE_PER_MINUTE, GithubTrigger, KafkaStart, KafkaTrigger,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A Docker Engine for tests: up [--own] | image [busybox|python] | restart [--kill] | down | status.
+# A Docker Engine for tests: up [--own] | image [busybox|python|digits PIP] | restart [--kill] | down | status.
 #
 # `up` prints the address of a socket. It takes the engine that KICKWHEEL_TEST_DOCKER, DOCKER_HOST or the machine's own
 # socket leads to, and only where there is none starts a dockerd of its own (root): data, sockets, process id file and
@@ -8,7 +8,9 @@
 # $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up` finds it again; `down` ends and removes it.
 #
 # `image` makes kickwheel-test/busybox:1 (Debian's busybox-static) and kickwheel-test/python:1 (python3-minimal by
-# debootstrap from this machine's own package sources; its files are kept in $KICKWHEEL_CACHE). No registry is needed.
+# debootstrap from this machine's own package sources; its files are kept in $KICKWHEEL_CACHE). `image digits PIP` makes
+# and prints the image of the demo's project: Debian's Python with the wheels of its requirements, which the program PIP
+# fetches. No registry of images is needed.
 set -euo pipefail
 
 keep=${KICKWHEEL_CACHE:-${HOME:?}/.cache/kickwheel}
@@ -136,12 +138,14 @@ has_image() { docker --host "$1" image inspect "$2" >/dev/null 2>&1; }
 
 image() {
   local socket wanted=${1:-all}
+  shift || true
   if is_ours_up; then socket=$address; else socket=$(foreign) || die "image: no engine answers; \`up\` starts one"; fi
   case $wanted in
     all | busybox) image_busybox "$socket" ;;&
     all | python) image_python "$socket" ;;
     busybox) ;;
-    *) die "image: $wanted is unknown; busybox or python" ;;
+    digits) image_digits "$socket" "${1:?image digits: which pip}" ;;
+    *) die "image: $wanted is unknown; busybox, python or digits" ;;
   esac
 }
 
@@ -169,29 +173,80 @@ package_mirror() {
     /etc/apt/sources.list.d/*.sources /etc/apt/sources.list 2>/dev/null
 }
 
+# shellcheck disable=SC1091
+release_name() { . /etc/os-release && echo "${VERSION_CODENAME:?}"; }
+
+# Makes a small Debian in FOLDER/root with a package of Python, without what a container never reads.
+small_debian() {
+  local folder=$1 package=$2
+  needs debootstrap debootstrap
+  [ "$(id -u)" -eq 0 ] || die "debootstrap needs root: run this once as root, with the same KICKWHEEL_CACHE"
+  debootstrap --variant=minbase --include="$package" "$(release_name)" "$folder/root" "$(package_mirror)" >"$folder/log" 2>&1 \
+    || { tail -n 20 "$folder/log" >&2; rm -rf "$folder"; die "debootstrap failed"; }
+  (cd "$folder/root" && rm -rf var/cache/apt/archives var/lib/apt/lists usr/share/doc usr/share/locale)
+}
+
+# Packs FOLDER/root into the file given, all of it or nothing, and removes the folder.
+keep_files() {
+  tar -C "$1/root" -cf "$2.$$" .
+  mv "$2.$$" "$2"
+  rm -rf "$1"
+}
+
 image_python() {
   has_image "$1" kickwheel-test/python:1 && return
-  # shellcheck disable=SC1091
-  local release files root
-  release=$(. /etc/os-release && echo "${VERSION_CODENAME:?}")
-  files=$keep/test-image-python-$release.tar
+  local files root
+  files=$keep/test-image-python-$(release_name).tar
   if ! [ -f "$files" ]; then
-    needs debootstrap debootstrap
     mkdir -p "$keep"
     root=$(mktemp -d "$keep/test-image.XXXXXX")
     say "making the files of kickwheel-test/python:1 (about a minute, once)"
-    debootstrap --variant=minbase --include=python3-minimal "$release" "$root/root" "$(package_mirror)" >"$root/log" 2>&1 \
-      || { tail -n 20 "$root/log" >&2; rm -rf "$root"; die "debootstrap failed"; }
-    rm -rf "$root/root/var/cache/apt/archives" "$root/root/var/lib/apt/lists" "$root/root/usr/share/doc" "$root/root/usr/share/locale"
-    tar -C "$root/root" -cf "$files.$$" .
-    mv "$files.$$" "$files"
-    rm -rf "$root"
+    small_debian "$root" python3-minimal
+    keep_files "$root" "$files"
   fi
   docker --host "$1" import --change 'CMD ["python3"]' "$files" kickwheel-test/python:1 >/dev/null
   say "made kickwheel-test/python:1"
 }
 
+# Fills FOLDER/root: Debian's Python, and the project's pinned requirements for exactly that Python and that C library.
+digits_files() {
+  local folder=$1 requirements=$2 pip=$3 python libc minor platforms=()
+  small_debian "$folder" python3
+  python=$(chroot "$folder/root" python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+  libc=$(chroot "$folder/root" ldd --version | sed -n '1s/.*[ .]\([0-9]*\)$/\1/p')
+  # A wheel names the oldest C library that it runs with.
+  for ((minor = libc; minor >= 17; minor--)); do platforms+=(--platform "manylinux_2_${minor}_$(uname -m)"); done
+  "$pip" install --quiet --disable-pip-version-check --no-compile --only-binary=:all: --implementation cp \
+    --python-version "$python" "${platforms[@]}" --target "$folder/root/usr/lib/python3/dist-packages" \
+    --requirement "$requirements" >&2 || { rm -rf "$folder"; die "pip could not fetch the wheels for Python $python"; }
+  find "$folder/root/usr/lib/python3/dist-packages" -type d -name tests -prune -exec rm -rf {} +
+  # Jobs run as nobody and could not keep what Python compiles: without this, each would compile all of it again.
+  chroot "$folder/root" python3 -m compileall -q -j 0 /usr/lib/python3/dist-packages >"$folder/log" 2>&1 || true
+  chroot "$folder/root" setpriv --reuid 65534 --regid 65534 --clear-groups python3 -c 'import sklearn.neural_network' \
+    || { rm -rf "$folder"; die "scikit-learn cannot be imported in the new image"; }
+}
+
+image_digits() {
+  local requirements key name files folder
+  requirements=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)/workflows/digits/requirements.txt
+  key=$( (declare -f small_debian digits_files && release_name && uname -m && cat "$requirements") | sha256sum | cut -c1-12)
+  name=kickwheel-demo/digits:$key
+  if ! has_image "$1" "$name"; then
+    files=$keep/demo-image-$key.tar
+    if ! [ -f "$files" ]; then
+      mkdir -p "$keep"
+      folder=$(mktemp -d "$keep/demo-image.XXXXXX")
+      say "making the files of $name from Debian's packages (one to four minutes, once)"
+      digits_files "$folder" "$requirements" "$2"
+      keep_files "$folder" "$files"
+    fi
+    docker --host "$1" import --change 'CMD ["python3"]' "$files" "$name" >/dev/null
+    say "made $name"
+  fi
+  echo "$name"
+}
+
 case ${1:-} in
   up | down | status | image | restart) "$@" ;;
-  *) echo "usage: docker.sh up [--own]|image [busybox|python]|restart [--kill]|down|status" >&2; exit 2 ;;
+  *) echo "usage: docker.sh up [--own]|image [busybox|python|digits PIP]|restart [--kill]|down|status" >&2; exit 2 ;;
 esac

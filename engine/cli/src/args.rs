@@ -110,6 +110,9 @@ pub enum Command {
     /// Sources of events
     #[command(subcommand)]
     Triggers(Triggers),
+    /// What carries events: what waits, and what is read
+    #[command(subcommand)]
+    Bus(Bus),
     /// Projects
     #[command(subcommand)]
     Projects(Projects),
@@ -426,6 +429,24 @@ pub struct Translate {
     /// The shared secret; without it nothing is verified
     #[arg(long, value_name = "SECRET")]
     pub secret: Option<String>,
+}
+
+/// `bus`.
+#[derive(Debug, Subcommand)]
+pub enum Bus {
+    /// Show what waits for Kafka, and every partition that is read
+    Ls,
+    /// Say where stopped partitions are read on
+    Reset {
+        /// The stream, as `bus ls` shows it
+        stream: String,
+        /// One partition [default: all that are stopped]
+        #[arg(long)]
+        partition: Option<i32>,
+        /// `earliest`, `latest`, or an offset
+        #[arg(long)]
+        to: String,
+    },
 }
 
 /// `projects`.

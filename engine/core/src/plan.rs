@@ -146,6 +146,27 @@ pub struct Step {
     pub source: Vec<String>,
     /// What it asks of a pool.
     pub resources: Resources,
+    /// Files that hold secrets, in a folder in memory, and the name of the secret that each holds.
+    #[serde(default, skip_serializing_if = "IndexMap::is_empty")]
+    pub secrets: IndexMap<String, String>,
+    /// What its container may do.
+    #[serde(default, skip_serializing_if = "ContainerLimits::is_default")]
+    pub container: ContainerLimits,
+}
+
+/// What a container may do beyond the least. Plans without it mean the least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerLimits {
+    /// Whether it reaches other machines.
+    pub network: bool,
+    /// Whether nothing but its work folder can be written.
+    pub read_only: bool,
+}
+
+impl ContainerLimits {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `if:`, ANDed with "all needs succeeded" unless it speaks about failure itself.

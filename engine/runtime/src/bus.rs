@@ -22,7 +22,7 @@ use std::{
     time::Instant,
 };
 
-pub use consume::keep_partitions;
+pub use consume::{Reading, keep_partitions, reading};
 pub use drain::drain_spool;
 pub use ingress::receive;
 use kickwheel_bus::{Kafka, KafkaConfig, Topics};

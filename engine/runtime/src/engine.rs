@@ -5,6 +5,7 @@
 
 pub mod access;
 mod assets;
+mod bus;
 mod events;
 mod health;
 mod registry;

@@ -13,7 +13,7 @@ use kickwheel_runtime::Engine;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::{assets, events, front, registry, runs, state},
+    api::{assets, bus, events, front, registry, runs, state},
     guard::{self, Hosts},
     listen::ServerConfig,
     refusal::Refusal,
@@ -127,6 +127,8 @@ fn api() -> Router<Door> {
         .route("/datasets", get(assets::datasets).post(assets::add_dataset))
         .route("/datasets/{name}", get(assets::dataset).delete(assets::remove_dataset))
         .route("/artifacts/{digest}", get(assets::artifact))
+        .route("/bus", get(bus::get))
+        .route("/bus/reset", post(bus::reset))
         .route("/cache/why", get(runs::cache_why))
         .route("/health", get(state::health))
         .route("/doctor", get(state::doctor))

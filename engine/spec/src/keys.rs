@@ -188,6 +188,12 @@ pub(crate) const STEP: Table = Table {
         key("source", Shape::Texts, "Globs that narrow the source tree."),
         key("cache", Shape::Boolean, "Whether an unchanged task is taken from the cache."),
         key("resources", Shape::Map(&RESOURCES), "What the job asks of a pool."),
+        key(
+            "secrets",
+            Shape::Named(&Shape::Text),
+            "Names of files below `$KICKWHEEL_SECRETS`, each with the name of the secret that it holds.",
+        ),
+        key("container", Shape::Map(&CONTAINER), "What the container of `image` may do."),
     ],
 };
 
@@ -214,6 +220,21 @@ pub(crate) const BACKOFF: Table = Table {
         key("initial", Shape::Duration, "Before the second attempt."),
         key("factor", Shape::Number, "Each later wait is this many times the one before."),
         key("max", Shape::Duration, "Longest wait."),
+    ],
+};
+
+/// Whether a container reaches other machines.
+pub(crate) const NETWORKS: &[&str] = &["none", "outbound"];
+
+pub(crate) const CONTAINER: Table = Table {
+    what: "`container`",
+    keys: &[
+        key(
+            "network",
+            Shape::OneOf(NETWORKS),
+            "`none` (the default) or `outbound`: whether it reaches other machines.",
+        ),
+        key("read_only", Shape::Boolean, "true: nothing but its work folder can be written."),
     ],
 };
 

@@ -2,7 +2,8 @@
 
 pub mod artifacts;
 pub mod assets;
-pub mod cache;
+pub mod bus;
+mod cache;
 pub mod events;
 pub mod explain;
 pub mod hook;
@@ -53,6 +54,7 @@ pub async fn perform(session: &Session, command: Command) -> Outcome {
         Command::Models(models) => assets::models(session, models).await,
         Command::Datasets(datasets) => assets::datasets(session, datasets).await,
         Command::Artifacts(artifacts) => artifacts::artifacts(session, artifacts).await,
+        Command::Bus(bus) => bus::bus(session, bus).await,
         Command::Repos(repos) => repos::repos(session, repos).await,
         Command::Triggers(triggers) => triggers::triggers(triggers),
         Command::Projects(projects) => repos::projects(session, projects).await,

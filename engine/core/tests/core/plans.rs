@@ -7,7 +7,7 @@ use kickwheel_core::{
     Plan,
     event::{PinnedDataset, PinnedSource, RunContext},
     expr::{Expr, Template},
-    plan::{Action, Condition, Matrix, OutputDecl, PLAN_FORMAT, Phase, Resources, Retry, Step},
+    plan::{Action, Condition, ContainerLimits, Matrix, OutputDecl, PLAN_FORMAT, Phase, Resources, Retry, Step},
 };
 use kickwheel_schemas::{ArtifactRef, Digest};
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ pub fn step(name: &str) -> Draft {
             timeout_ms: None,
             cache: false,
             source: Vec::new(),
+            secrets: IndexMap::new(),
+            container: ContainerLimits::default(),
             resources: Resources::default(),
         },
     }

@@ -7,8 +7,8 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use kickwheel_bus::{Kafka, KafkaConfig, ReadError, Record, TopicInfo, codec};
-use kickwheel_schemas::{CloudEvent, Millis};
+use kickwheel_bus::{Kafka, ReadError, Record, TopicInfo, codec};
+use kickwheel_schemas::Millis;
 use kickwheel_store::{
     EventKey, Member, PartitionLease, Write, WriteError, fault,
     write::{AddPartitions, MoveOffset, PutQuarantine, StopPartition},
@@ -17,8 +17,14 @@ use serde_json::{Map, Value};
 use tokio::task::AbortHandle;
 use tracing::{debug, error, info, warn};
 
-use super::{Bus, cause, count, delivered, streams::foreign_streams};
-use crate::shared::{Shared, entropy};
+use super::{
+    Bus, cause, count, delivered,
+    streams::{foreign, foreign_streams},
+};
+use crate::{
+    ingest::accept_write,
+    shared::{Shared, entropy},
+};
 
 /// Records of one transaction at most.
 const BATCH: usize = 500;
@@ -47,12 +53,14 @@ pub(super) struct Stream {
 pub(super) enum Records {
     /// Ours: each says its project and channel.
     Own,
-    /// Others': CloudEvents that belong to this project and came by this trigger.
+    /// Others': they belong to this project and came by this trigger.
     Foreign {
         /// The project.
         project: String,
         /// The trigger.
         trigger: String,
+        /// The type of the event that a record becomes which is no CloudEvent.
+        record_type: Option<String>,
     },
 }
 
@@ -145,22 +153,25 @@ async fn sources(shared: &Arc<Shared>, clients: &mut HashMap<String, Kafka>) -> 
         let stream = Stream { name: topic.clone(), topic, records: Records::Own, begin: Begin::Earliest };
         found.push(Source { stream, kafka: bus.kafka.clone() });
     }
-    for (stream, brokers) in foreign_streams(shared).await {
-        let kafka = match (&brokers, &shared.bus) {
+    for (stream, config) in foreign_streams(shared).await {
+        let kafka = match (config, &shared.bus) {
             (None, Bus::Kafka(bus)) => bus.kafka.clone(),
             (None, Bus::Embedded) => {
                 warn!(
-                    trigger = stream.name,
+                    stream = stream.name,
                     "it names no brokers, and the bus is no Kafka; add it again with --brokers"
                 );
                 continue;
             }
-            (Some(brokers), _) => match clients.get(brokers) {
-                Some(kafka) => kafka.clone(),
-                None => match Kafka::connect(KafkaConfig::new(brokers.clone())) {
-                    Ok(kafka) => clients.entry(brokers.clone()).or_insert(kafka).clone(),
+            (Some(config), _) => match clients.get(&stream.name).filter(|known| *known.config() == config) {
+                Some(known) => known.clone(),
+                None => match Kafka::connect(config) {
+                    Ok(kafka) => {
+                        clients.insert(stream.name.clone(), kafka.clone());
+                        kafka
+                    }
                     Err(e) => {
-                        warn!(trigger = stream.name, "failed to {e}");
+                        warn!(stream = stream.name, "failed to {e}");
                         continue;
                     }
                 },
@@ -169,6 +180,21 @@ async fn sources(shared: &Arc<Shared>, clients: &mut HashMap<String, Kafka>) -> 
         found.push(Source { stream, kafka });
     }
     found
+}
+
+/// What is read under a name.
+pub struct Reading {
+    /// The topic's own name.
+    pub topic: String,
+    /// The clients.
+    pub kafka: Kafka,
+}
+
+/// The topic and the clients of a stream.
+pub async fn reading(shared: &Arc<Shared>, name: &str) -> Option<Reading> {
+    let mut clients = HashMap::new();
+    let found = sources(shared, &mut clients).await.into_iter().find(|s| s.stream.name == name)?;
+    Some(Reading { topic: found.stream.topic, kafka: found.kafka })
 }
 
 /// Gets to know the partitions of a topic that was never read.
@@ -333,25 +359,24 @@ impl Place<'_> {
 
     fn accept(&self, record: &Record) -> Write {
         let at = Millis::now();
-        let event = match codec::decode(record) {
-            Ok(event) => event,
-            Err(e) => return self.quarantine(record, &format!("failed to {e}")),
-        };
         match &self.stream.records {
-            Records::Own => match delivered(event) {
-                Some((project, channel, event)) => {
-                    crate::ingest::accept_write(EventKey::new(at, entropy()), &project, &channel, event, at)
+            Records::Own => match codec::decode(record).map(delivered) {
+                Ok(Some((project, channel, event))) => {
+                    accept_write(EventKey::new(at, entropy()), &project, &channel, event, at)
                 }
-                None => self.quarantine(
+                Ok(None) => self.quarantine(
                     record,
                     "it does not say its project and channel: only engines write this topic; others are read by a \
                      trigger (`kickwheel triggers add NAME --kind kafka`)",
                 ),
+                Err(e) => self.quarantine(record, &format!("failed to {e}")),
             },
-            Records::Foreign { project, trigger } => match foreign(event) {
-                Ok(event) => cause(self.shared, project, &format!("kafka:{trigger}"), event, at),
-                Err(reason) => self.quarantine(record, &reason),
-            },
+            Records::Foreign { project, trigger, record_type } => {
+                match foreign(self.stream, record_type.as_deref(), record) {
+                    Ok(event) => cause(self.shared, project, &format!("kafka:{trigger}"), event, at),
+                    Err(reason) => self.quarantine(record, &reason),
+                }
+            }
         }
     }
 
@@ -368,7 +393,7 @@ impl Place<'_> {
         let at = Millis::now();
         let project = match &self.stream.records {
             Records::Own => String::new(),
-            Records::Foreign { project, trigger: _ } => project.clone(),
+            Records::Foreign { project, trigger: _, record_type: _ } => project.clone(),
         };
         Write::PutQuarantine(PutQuarantine {
             id: EventKey::new(at, entropy()),
@@ -440,16 +465,4 @@ impl Place<'_> {
             Err(_) => false,
         }
     }
-}
-
-/// An event of another's topic, without what only we may say.
-fn foreign(mut event: CloudEvent) -> Result<CloudEvent, String> {
-    if event.ty.starts_with("dev.kickwheel.") {
-        return Err(format!(
-            "its type {:?} is ours: only a provider's preset makes such an event of something foreign",
-            event.ty
-        ));
-    }
-    event.extensions.retain(|name, _| !name.starts_with("kickwheel"));
-    Ok(event)
 }

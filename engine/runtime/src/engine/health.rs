@@ -38,6 +38,7 @@ impl Engine {
         let mut health = self.health().await;
         health.checks.push(self.check_space());
         health.checks.extend(self.check_pools().await);
+        health.checks.extend(self.check_bus().await);
         health.checks.push(self.check_events().await);
         health.checks.extend(self.check_workflows());
         health.checks.extend(self.check_set_aside());
@@ -240,6 +241,6 @@ impl Engine {
     }
 }
 
-fn check(id: &str, state: &str, message: String, help: Option<String>) -> Check {
+pub(super) fn check(id: &str, state: &str, message: String, help: Option<String>) -> Check {
     Check { id: id.to_owned(), state: state.to_owned(), message, help }
 }

@@ -29,6 +29,7 @@ use crate::{
     admission::Ticket,
     driver::{Message, Publication, send},
     pools::{Place, image_of},
+    secrets::OpenError,
     shared::{Counters, DEFAULT_PROJECT, Shared},
 };
 
@@ -256,9 +257,13 @@ async fn start(
         gpu: resources.gpu,
         image: prepared.image.clone(),
     };
+    let secrets = match open_secrets(shared, attempt).await? {
+        Ok(secrets) => secrets,
+        Err(reason) => return Err(Some(failed(attempt, FailureKind::Unplaceable, reason))),
+    };
     let mut wait = POOL_RETRY;
     loop {
-        match place(shared, attempt).pool.start(&attempt.key(), &spec, &request, &Secrets::new()).await {
+        match place(shared, attempt).pool.start(&attempt.key(), &spec, &request, &secrets).await {
             Ok(()) => {
                 Counters::count(&shared.counters.jobs_started);
                 return Ok(());
@@ -278,6 +283,52 @@ async fn start(
         }
         wait = (wait * 2).min(POOL_RETRY_MAX);
     }
+}
+
+/// Opens the secrets that the step names, as far as its run may see them. The inner error is for good; the outer one as
+/// for [`start`].
+async fn open_secrets(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Result<Secrets, String>, Option<Message>> {
+    let mut secrets = Secrets::new();
+    let declared = &attempt.declared().secrets;
+    if declared.is_empty() {
+        return Ok(Ok(secrets));
+    }
+    let mut wait = POOL_RETRY;
+    let reference = reference_of(shared, attempt).await;
+    for (file, name) in declared {
+        loop {
+            let opened = shared.secrets.open(&shared.store, DEFAULT_PROJECT, name, reference.as_deref()).await;
+            match opened {
+                Ok(value) => break secrets.insert(file.clone(), value.to_vec()),
+                Err(OpenError::Unavailable { .. }) => {}
+                Err(
+                    e @ (OpenError::Missing { .. }
+                    | OpenError::Ref { .. }
+                    | OpenError::Key { .. }
+                    | OpenError::Damaged { .. }),
+                ) => return Ok(Err(format!("failed to {e}"))),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = attempt.stop.cancelled() => return Err(Some(ended(attempt, Ending::Cancelled))),
+                () = shared.stop.cancelled() => return Err(None),
+            }
+            wait = (wait * 2).min(POOL_RETRY_MAX);
+        }
+    }
+    Ok(Ok(secrets))
+}
+
+/// The ref that a run is of: the pushed branch; else the default branch of the repository that its workflow is from.
+async fn reference_of(shared: &Arc<Shared>, attempt: &Attempt) -> Option<String> {
+    let branch = match (&attempt.row.branch, &attempt.source) {
+        (Some(branch), _) => branch.clone(),
+        (None, Some(source)) if !source.repo.is_empty() => {
+            shared.store.repo(DEFAULT_PROJECT, &source.repo).await.ok().flatten()?.default_branch?
+        }
+        (None, _) => return None,
+    };
+    Some(format!("refs/heads/{branch}"))
 }
 
 fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
@@ -313,9 +364,9 @@ fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
         memory_bytes,
         log_limit_bytes: LOG_LIMIT_BYTES,
         traceparent: attempt.traceparent.clone(),
-        network: Network::None,
-        read_only_root: false,
-        secrets: BTreeMap::new(),
+        network: if step.container.network { Network::Outbound } else { Network::None },
+        read_only_root: step.container.read_only,
+        secrets: step.secrets.iter().map(|(file, name)| (file.clone(), name.clone())).collect(),
     }
 }
 

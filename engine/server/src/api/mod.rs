@@ -3,6 +3,7 @@
 //! Names may hold `/` (`churn/raw`): they travel percent-encoded, as one segment of the path.
 
 pub mod assets;
+pub mod bus;
 pub mod events;
 pub mod front;
 pub mod registry;

@@ -5,7 +5,7 @@
 use indexmap::IndexMap;
 use kickwheel_core::{
     expr::Template,
-    plan::{OutputDecl, Resources},
+    plan::{ContainerLimits, OutputDecl, Resources},
 };
 use serde_json::Value;
 
@@ -17,13 +17,15 @@ use super::{
 use crate::{
     diagnostic::Code,
     expression::{Pending, Wanted},
-    keys::{OUTPUT, RESOURCES},
+    keys::{CONTAINER, NETWORKS, OUTPUT, RESOURCES},
     raw::{Entry, Kind, Node},
     values,
 };
 
 /// Most GPUs of one job.
 const MAX_GPUS: u32 = 1_024;
+/// Longest name of a file that holds a secret, in bytes.
+const MAX_SECRET_FILE_BYTES: usize = 128;
 /// Most cores of one job.
 const MAX_CORES: f64 = 10_000.0;
 
@@ -36,7 +38,7 @@ pub(super) fn read<'n>(
     reader: &mut Reader<'_, '_>,
 ) {
     if kind == StepKind::Plugin {
-        for key in ["env", "files", "outputs", "source", "resources"] {
+        for key in ["env", "files", "outputs", "source", "resources", "secrets", "container"] {
             if let Some(entry) = fields.get(key) {
                 let message = format!("`{key}` has no meaning with `uses`");
                 reader
@@ -59,6 +61,24 @@ pub(super) fn read<'n>(
     }
     if let Some(entry) = fields.get("resources") {
         draft.step.resources = read_resources(entry, reader);
+    }
+    if let Some(entry) = fields.get("secrets") {
+        draft.step.secrets = read_secrets(entry, reader);
+    }
+    if let Some(entry) = fields.get("container") {
+        draft.step.container = read_container(entry, reader);
+        if fields.get("image").is_none() {
+            reader
+                .report
+                .error(
+                    Code::MisplacedKey,
+                    entry.key_span.clone(),
+                    "`container` has no meaning without `image`".to_owned(),
+                )
+                .help(
+                    "a step without an image is a process of the machine, which has that machine's network and files",
+                );
+        }
     }
     let outputs = fields.get("outputs").map(|entry| read_outputs(entry, reader)).unwrap_or_default();
     if kind != StepKind::Broken {
@@ -184,6 +204,42 @@ fn read_output(entry: &Entry, reader: &mut Reader<'_, '_>) -> Option<OutputDecl>
             None
         }
     }
+}
+
+/// File names and the secrets that they hold.
+fn read_secrets(entry: &Entry, reader: &mut Reader<'_, '_>) -> IndexMap<String, String> {
+    let mut secrets = IndexMap::new();
+    for named in reader.named(entry, "secrets") {
+        let file = &named.key;
+        if file.is_empty() || file.starts_with('.') || file.contains('/') || file.len() > MAX_SECRET_FILE_BYTES {
+            reader
+                .report
+                .error(Code::BadValue, named.key_span.clone(), format!("`{file}` cannot be the file of a secret"))
+                .help("write a plain file name, such as `token`; it appears below `$KICKWHEEL_SECRETS`");
+        }
+        if let Some(name) = reader.plain_text(named) {
+            secrets.insert(file.clone(), name.to_owned());
+        }
+    }
+    secrets
+}
+
+fn read_container(entry: &Entry, reader: &mut Reader<'_, '_>) -> ContainerLimits {
+    let mut limits = ContainerLimits::default();
+    let Some(fields) = reader.fields(&entry.value, &CONTAINER, &entry.key_span) else { return limits };
+    if let Some(entry) = fields.get("network")
+        && let Some(word) = reader.plain_text(entry)
+    {
+        limits.network = word == "outbound";
+        if !NETWORKS.contains(&word) {
+            let message = format!("`network` is one of {}, but is `{word}`", NETWORKS.join(" and "));
+            reader.report.error(Code::BadValue, entry.value.span.clone(), message);
+        }
+    }
+    if let Some(entry) = fields.get("read_only") {
+        limits.read_only = reader.boolean(entry).unwrap_or_default();
+    }
+    limits
 }
 
 fn read_resources(entry: &Entry, reader: &mut Reader<'_, '_>) -> Resources {

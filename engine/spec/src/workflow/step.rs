@@ -5,7 +5,7 @@ use std::ops::Range;
 use indexmap::IndexMap;
 use kickwheel_core::{
     expr::{Expr, Template},
-    plan::{Action, Condition, MAX_TASKS_PER_STEP, Matrix, Phase, Resources, Retry, Step},
+    plan::{Action, Condition, ContainerLimits, MAX_TASKS_PER_STEP, Matrix, Phase, Resources, Retry, Step},
 };
 use kickwheel_schemas::Digest;
 use serde_json::Value;
@@ -123,6 +123,8 @@ fn read<'n>(entry: &'n Entry, phase: Phase, env: &Env, reader: &mut Reader<'_, '
             cache: false,
             source: Vec::new(),
             resources: Resources::default(),
+            secrets: IndexMap::new(),
+            container: ContainerLimits::default(),
         },
         span: entry.key_span.clone(),
         needs: Vec::new(),
