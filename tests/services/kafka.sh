@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# A private Apache Kafka for tests: up | down | status | stop | start | wipe | recreate TOPIC.
+# A private Apache Kafka for tests: up | down | status | stop | start | wipe | recreate TOPIC | read BROKERS TOPIC | forget BROKERS PREFIX.
 #
 # It needs java (17 or newer), maven and python3. One process in KRaft mode is broker and controller, on free ports of
 # 127.0.0.1, and never touches a broker that is there already. `up` prints its address, 127.0.0.1:PORT, and nothing else
 # on standard output. `stop` ends the process and keeps data and port, `start` brings the same broker back: that is what
 # fault tests need. `wipe` brings it back on its port with nothing in it, as after the loss of a disk. `recreate` deletes
-# a topic and makes it again, empty and under a new id. `down` ends it and removes all. What `up` made is written in the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up`
-# finds it again. Kafka's libraries are fetched once, by Maven, into $KICKWHEEL_CACHE/kafka-VERSION.
+# a topic and makes it again, empty and under a new id. `down` ends it and removes all. What `up` made is written in the
+# folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up` finds it again. Kafka's libraries are
+# fetched once, by Maven, into $KICKWHEEL_CACHE/kafka-VERSION.
+#
+# Two work with any broker, by Kafka's own tools: `read` prints all records of a topic, one a line: partition, offset, key
+# and value, parted by tabs. `forget` deletes the topics whose names begin with PREFIX and a dot.
 set -euo pipefail
 
 version=4.1.0
@@ -257,6 +261,25 @@ recreate() {
   done
 }
 
+read_topic() {
+  local brokers=${1:?kafka: read needs the address of a broker} topic=${2:?kafka: read needs the name of a topic} count
+  fetch_libs
+  # The consumer cannot tell that it has reached the end; so it is told how many there are.
+  count=$(tool org.apache.kafka.tools.GetOffsetShell --bootstrap-server "$brokers" --topic "$topic" |
+    awk -F: '{ n += $3 } END { print n + 0 }')
+  [ "$count" -gt 0 ] || return 0
+  tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$brokers" --topic "$topic" --from-beginning \
+    --max-messages "$count" --timeout-ms 60000 --formatter-property print.partition=true \
+    --formatter-property print.offset=true --formatter-property print.key=true \
+    2> >(grep -v '^Processed a total' >&2) | sed -u 's/^Partition:\([0-9]*\)\tOffset:\([0-9]*\)\t/\1\t\2\t/'
+}
+
+forget() {
+  local brokers=${1:?kafka: forget needs the address of a broker} prefix=${2:?kafka: forget needs a prefix}
+  fetch_libs
+  tool org.apache.kafka.tools.TopicCommand --bootstrap-server "$brokers" --delete --if-exists --topic "${prefix//./\\.}\..*" >&2
+}
+
 status() {
   if is_up; then echo "kafka: running, pid $(cat "$folder/pid"), 127.0.0.1:$port"
   elif [ -f "$record" ]; then echo "kafka: stopped, data kept"
@@ -266,5 +289,7 @@ status() {
 case ${1:-} in
   up | down | status | stop | start | wipe) "$1" ;;
   recreate) recreate "${2:-}" ;;
-  *) echo "usage: kafka.sh up|down|status|stop|start|wipe|recreate TOPIC" >&2; exit 2 ;;
+  read) read_topic "${2:-}" "${3:-}" ;;
+  forget) forget "${2:-}" "${3:-}" ;;
+  *) echo "usage: kafka.sh up|down|status|stop|start|wipe|recreate TOPIC|read BROKERS TOPIC|forget BROKERS PREFIX" >&2; exit 2 ;;
 esac

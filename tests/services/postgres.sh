@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# A private PostgreSQL cluster for tests: up | down | status.
+# A private PostgreSQL cluster for tests: up | down | status | query URL SQL.
 #
 # `up` prints its URL. It runs as an unprivileged user on a free port of 127.0.0.1 with a password of its own, and never
 # touches a server that is there already. `down` ends it by its process id and removes it. What `up` made is written in
-# the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up` finds it again.
+# the folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up` finds it again. `query` asks any
+# server and prints the rows, their columns parted by tabs.
 set -euo pipefail
 
 cache=${KICKWHEEL_SERVICES:-${KICKWHEEL_CACHE:-${HOME:?}/.cache/kickwheel}/services}
@@ -98,11 +99,18 @@ down() {
   rm -f "$record"
 }
 
+query() {
+  local url=${1:?postgres: query needs a URL} sql=${2:?postgres: query needs a statement} psql
+  psql=$(command -v psql) || psql=$(bin_folder)/psql
+  "$psql" --no-psqlrc --quiet --no-align --tuples-only --field-separator=$'\t' --set=ON_ERROR_STOP=1 --command="$sql" "$url"
+}
+
 status() {
   if is_up; then echo "postgres: running, pid $(head -n 1 "$folder/data/postmaster.pid"), $url"; else echo "postgres: not running"; fi
 }
 
 case ${1:-} in
   up | down | status) "$1" ;;
-  *) echo "usage: postgres.sh up|down|status" >&2; exit 2 ;;
+  query) query "${2:-}" "${3:-}" ;;
+  *) echo "usage: postgres.sh up|down|status|query URL SQL" >&2; exit 2 ;;
 esac

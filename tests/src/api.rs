@@ -12,8 +12,11 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("threads can be made")
 });
 
-static HTTP: LazyLock<reqwest::Client> =
-    LazyLock::new(|| reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().expect("the settings are valid"));
+static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| {
+    // Fails when it is done already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().expect("the settings are valid")
+});
 
 /// Runs a future to its end from plain code.
 pub fn block_on<F: Future>(future: F) -> F::Output {

@@ -77,6 +77,8 @@ impl Client {
 
     /// A client of the server at `base`. Without a token only `/health` answers.
     pub fn new(base: Url, token: Option<String>) -> Result<Self, Failure> {
+        // Fails when it is done already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // No proxy and no redirects: the token goes to the named server and nowhere else.
         let http = reqwest::Client::builder()
             .no_proxy()

@@ -36,6 +36,12 @@ pub const MIGRATIONS: &[Migration] = &[
         sqlite: include_str!("../migrations/sqlite/0002_door_and_bus.sql"),
         postgres: include_str!("../migrations/postgres/0002_door_and_bus.sql"),
     },
+    Migration {
+        number: 3,
+        name: "repo_access",
+        sqlite: include_str!("../migrations/sqlite/0003_repo_access.sql"),
+        postgres: include_str!("../migrations/postgres/0003_repo_access.sql"),
+    },
 ];
 
 /// Serialises migrating replicas on Postgres (an arbitrary number, the same in every version), however long it takes.

@@ -76,6 +76,8 @@ pub enum Write {
     SetPaused(SetPaused),
     /// Binds a repository or changes what is known of it.
     PutRepo(PutRepo),
+    /// Notes what was learnt of a bound repository by asking for it. Nothing if it is bound no more, or to another URL.
+    NoteRepo(NoteRepo),
     /// Unbinds a repository.
     RemoveRepo(RemoveNamed),
     /// Watches a path as a dataset, or stores the watcher's state.
@@ -436,7 +438,7 @@ pub struct SetPaused {
 }
 
 /// See [`Write::PutRepo`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PutRepo {
     /// The project.
     pub project: String,
@@ -452,8 +454,25 @@ pub struct PutRepo {
     pub reason: Option<String>,
     /// Name of the secret that holds its credentials.
     pub secret: Option<String>,
-    /// How often its heads are looked at, in milliseconds; none: as often as the setting says.
+    /// How often its heads are looked at, in milliseconds; 0: never; none: as often as its kind has it.
     pub poll_ms: Option<u64>,
+    /// How its server is asked, beside the secret: a JSON object.
+    pub access: Value,
+}
+
+/// See [`Write::NoteRepo`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoteRepo {
+    /// The project.
+    pub project: String,
+    /// Its name.
+    pub name: String,
+    /// The URL that was asked.
+    pub url: String,
+    /// The default branch; none: not learnt, what is known stays.
+    pub default_branch: Option<String>,
+    /// What went wrong; none: nothing.
+    pub reason: Option<String>,
 }
 
 /// See [`Write::RemoveRepo`], [`Write::RemoveWatch`], [`Write::RemoveTrigger`] and [`Write::RemoveSecret`].

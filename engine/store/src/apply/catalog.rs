@@ -4,8 +4,8 @@ use super::{Applied, Tx, stale};
 use crate::{
     db::Arg,
     write::{
-        CachePut, CacheRecord, CacheReplace, PutPlan, PutRegistry, PutRepo, PutWatch, RemoveNamed, Report, ReportDone,
-        ReportRetry, SetMeta, SetPaused,
+        CachePut, CacheRecord, CacheReplace, NoteRepo, PutPlan, PutRegistry, PutRepo, PutWatch, RemoveNamed, Report,
+        ReportDone, ReportRetry, SetMeta, SetPaused,
     },
 };
 
@@ -134,10 +134,10 @@ pub async fn set_paused(tx: &mut Tx<'_>, set: &SetPaused) -> Applied<()> {
 pub async fn put_repo(tx: &mut Tx<'_>, repo: &PutRepo) -> Applied<()> {
     tx.conn
         .execute(
-            "INSERT INTO repos (project, name, url, default_branch, hook, reason, secret, poll_ms) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (project, name) DO UPDATE SET url = excluded.url, \
+            "INSERT INTO repos (project, name, url, default_branch, hook, reason, secret, poll_ms, access) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (project, name) DO UPDATE SET url = excluded.url, \
              default_branch = excluded.default_branch, hook = excluded.hook, reason = excluded.reason, \
-             secret = excluded.secret, poll_ms = excluded.poll_ms",
+             secret = excluded.secret, poll_ms = excluded.poll_ms, access = excluded.access",
             [
                 (&repo.project).into(),
                 (&repo.name).into(),
@@ -147,6 +147,25 @@ pub async fn put_repo(tx: &mut Tx<'_>, repo: &PutRepo) -> Applied<()> {
                 (&repo.reason).into(),
                 (&repo.secret).into(),
                 Arg::Int(repo.poll_ms.map(|ms| ms as i64)),
+                Arg::json(&repo.access),
+            ],
+        )
+        .await?;
+    Ok(())
+}
+
+/// Notes what was learnt of a repository that is still bound.
+pub async fn note_repo(tx: &mut Tx<'_>, note: &NoteRepo) -> Applied<()> {
+    tx.conn
+        .execute(
+            "UPDATE repos SET reason = $4, default_branch = coalesce($5, default_branch) \
+             WHERE project = $1 AND name = $2 AND url = $3",
+            [
+                (&note.project).into(),
+                (&note.name).into(),
+                (&note.url).into(),
+                (&note.reason).into(),
+                (&note.default_branch).into(),
             ],
         )
         .await?;

@@ -123,6 +123,7 @@ fn touched_run(write: &Write) -> Option<RunId> {
         | Write::PutRegistry(_)
         | Write::SetPaused(_)
         | Write::PutRepo(_)
+        | Write::NoteRepo(_)
         | Write::RemoveRepo(_)
         | Write::PutWatch(_)
         | Write::RemoveWatch(_)
@@ -197,6 +198,7 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::PutRegistry(w) => catalog::put_registry(tx, w).await?,
         Write::SetPaused(w) => catalog::set_paused(tx, w).await?,
         Write::PutRepo(w) => catalog::put_repo(tx, w).await?,
+        Write::NoteRepo(w) => catalog::note_repo(tx, w).await?,
         Write::RemoveRepo(w) => catalog::remove_repo(tx, w).await?,
         Write::PutWatch(w) => catalog::put_watch(tx, w).await?,
         Write::RemoveWatch(w) => catalog::remove_watch(tx, w).await?,

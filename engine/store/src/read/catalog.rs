@@ -33,6 +33,7 @@ fn repo_row(row: &Row) -> Result<RepoRow> {
         reason: row.opt_text("reason")?,
         secret: row.opt_text("secret")?,
         poll_ms: row.opt_int("poll_ms")?.map(|ms| ms.max(0) as u64),
+        access: row.json("access")?,
     })
 }
 
@@ -92,7 +93,7 @@ impl Store {
 
     /// Bound repositories by project and name; of all projects if none is given.
     pub async fn repos(&self, project: Option<&str>) -> std::result::Result<Vec<RepoRow>, ReadError> {
-        let sql = "SELECT project, name, url, default_branch, hook, reason, secret, poll_ms FROM repos \
+        let sql = "SELECT project, name, url, default_branch, hook, reason, secret, poll_ms, access FROM repos \
                    WHERE $1 = '' OR project = $1 ORDER BY project, name";
         let rows = self.readers().fetch(sql, [Arg::from(project.unwrap_or_default())]).await?;
         Ok(rows.iter().map(repo_row).collect::<Result<_>>()?)
@@ -100,7 +101,7 @@ impl Store {
 
     /// A bound repository.
     pub async fn repo(&self, project: &str, name: &str) -> std::result::Result<Option<RepoRow>, ReadError> {
-        let sql = "SELECT project, name, url, default_branch, hook, reason, secret, poll_ms FROM repos \
+        let sql = "SELECT project, name, url, default_branch, hook, reason, secret, poll_ms, access FROM repos \
                    WHERE project = $1 AND name = $2";
         let row = self.readers().fetch_one(sql, [project.into(), name.into()]).await?;
         Ok(row.as_ref().map(repo_row).transpose()?)

@@ -157,6 +157,17 @@ impl Store {
         Ok(row.map(decode).transpose()?)
     }
 
+    /// The same for every ref of a repository that ever moved, with its name.
+    pub async fn ref_heads(&self, project: &str, repo: &str) -> std::result::Result<Vec<(String, RefHead)>, ReadError> {
+        let sql = "SELECT ref_name, head, transition FROM ref_heads WHERE project = $1 AND repo = $2 ORDER BY ref_name";
+        let decode = |row: &Row| {
+            let head = RefHead { commit: row.opt_text("head")?, transition: row.uint("transition")? };
+            Ok((row.text("ref_name")?, head))
+        };
+        let rows = self.readers().fetch(sql, [project.into(), repo.into()]).await?;
+        Ok(rows.iter().map(decode).collect::<Result<_>>()?)
+    }
+
     /// The newest transitions of a ref, newest first.
     pub async fn transitions(
         &self,

@@ -34,6 +34,7 @@ pub async fn named_things_are_put_replaced_and_removed(fixture: Fixture) {
         reason: Some("away".into()),
         secret: None,
         poll_ms: None,
+        access: json!({}),
     };
     store.write(vec![Write::PutRepo(repo.clone())]).await.unwrap();
     assert_eq!(store.repo(PROJECT, "churn").await.unwrap(), Some(repo.clone()));
@@ -41,7 +42,25 @@ pub async fn named_things_are_put_replaced_and_removed(fixture: Fixture) {
     repo.default_branch = Some("main".into());
     repo.secret = Some("deploy".into());
     repo.poll_ms = Some(60_000);
+    repo.access = json!({"username": "ada"});
     store.write(vec![Write::PutRepo(repo.clone())]).await.unwrap();
+    assert_eq!(store.repos(None).await.unwrap(), std::slice::from_ref(&repo));
+    let note = |url: &str, branch: Option<&str>, reason: Option<&str>| {
+        vec![Write::NoteRepo(write::NoteRepo {
+            project: PROJECT.into(),
+            name: "churn".into(),
+            url: url.into(),
+            default_branch: branch.map(str::to_owned),
+            reason: reason.map(str::to_owned),
+        })]
+    };
+    store.write(note(&repo.url, None, Some("away"))).await.unwrap();
+    repo.reason = Some("away".into());
+    assert_eq!(store.repo(PROJECT, "churn").await.unwrap(), Some(repo.clone()));
+    store.write(note("/srv/another.git", Some("trunk"), None)).await.unwrap();
+    assert_eq!(store.repo(PROJECT, "churn").await.unwrap(), Some(repo.clone()), "another URL is another repository");
+    store.write(note(&repo.url, Some("trunk"), None)).await.unwrap();
+    (repo.reason, repo.default_branch) = (None, Some("trunk".into()));
     assert_eq!(store.repos(None).await.unwrap(), [repo]);
     assert_eq!(store.repos(Some("other")).await.unwrap(), []);
     let mut watch = write::PutWatch {
