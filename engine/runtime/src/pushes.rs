@@ -93,7 +93,7 @@ pub fn questions(chain: &[Transition], push: &Push<'_>) -> Vec<(String, String)>
             asked.push(pair);
         }
     };
-    for transition in open_to(chain, push) {
+    for transition in around(chain, push) {
         if let Some(end) = &transition.after {
             ask(after, end);
             if let (Some(start), Some(before)) = (&transition.before, push.before) {
@@ -122,10 +122,9 @@ pub fn judge(chain: &[Transition], push: &Push<'_>, ancestry: &Ancestry) -> Verd
     if !forward {
         return Verdict::New;
     }
-    if let Some(transition) = open_to(chain, push).find(|t| lies_inside(t, push, after, ancestry)) {
-        // It has been told in full when its end has been told.
-        let reported = if transition.after.as_deref() == Some(after) { vec![transition.number] } else { Vec::new() };
-        return Verdict::Duplicate { reported, of: transition.event };
+    if let Some(transition) = around(chain, push).find(|t| lies_inside(t, push, after, ancestry)) {
+        // A part is not the whole: other parts may follow, in any order.
+        return Verdict::Duplicate { reported: Vec::new(), of: transition.event };
     }
     match head(chain) {
         Some(head) if head != after && ancestry.holds(after, head) => Verdict::Late,
@@ -137,6 +136,14 @@ pub fn judge(chain: &[Transition], push: &Push<'_>, ancestry: &Ancestry) -> Verd
 fn open_to<'a>(chain: &'a [Transition], push: &Push<'a>) -> impl Iterator<Item = &'a Transition> {
     let (since, channel) = (push.since, push.channel);
     chain.iter().filter(move |t| t.number > since && !t.channels.iter().any(|c| c == channel))
+}
+
+/// Transitions of which this may be a part: those after the last one that the channel has told as a whole. Before it,
+/// the same commits are another story: the ref has been back there since.
+fn around<'a>(chain: &'a [Transition], push: &Push<'a>) -> impl Iterator<Item = &'a Transition> {
+    let told = chain.iter().filter(|t| t.channels.iter().any(|c| c == push.channel)).map(|t| t.number).max();
+    let after = told.unwrap_or(0);
+    open_to(chain, push).filter(move |t| t.number > after)
 }
 
 /// The same move, or moves that follow on one another and together are the same.

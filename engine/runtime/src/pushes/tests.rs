@@ -143,6 +143,11 @@ fn what_a_poll_saw_as_one_move_covers_the_single_moves_told_later() {
 }
 
 #[test]
+fn going_back_and_again_over_a_part_is_new() {
+    check(&["hook:0>a", "poll:a>c", "webhook:b>c", "webhook:c>b", "webhook:b>c"], &["0>a", "a>c", "c>b", "b>c"]);
+}
+
+#[test]
 fn a_move_that_only_the_poll_saw_after_others_were_lost_is_new() {
     // The webhook of b>a got lost, and a poll finds the ref back at a.
     check(&["webhook:0>a", "webhook:a>b", "poll:b>a", "webhook:a>b"], &["0>a", "a>b", "b>a", "a>b"]);
