@@ -3,8 +3,9 @@
 
 It is a story in four acts (see `main`), told through the binary's own commands, as a user would give them; what the
 commands say is compared with what the operating system, Git and the files say. It exits 0 only if every claim holds.
-It does not build anything and installs nothing: `./dev demo` does that and calls this file. Processes and where they are
-looked up live in processes.py, the story's data in workflows/digits.
+It does not build anything and installs nothing: `./dev demo` does that and calls this file. What the story runs on (a
+plain engine, or Kafka, PostgreSQL, Docker) is in backing.py, what the broker's log must say in bus_log.py, how processes
+are looked up in processes.py, the story's data in workflows/digits.
 """
 
 import argparse
@@ -22,10 +23,12 @@ import tempfile
 import time
 import traceback
 
+import bus_log
 import processes
+from backing import KINDS, Backing, without_password
 
 PROJECT = pathlib.Path(__file__).resolve().parents[2] / "workflows" / "digits"
-# What the whole story may take, the builds before it not counted.
+# What the whole story may take; builds and the start of services before it are not counted.
 TIME_LIMIT = 300.0
 # Printed and recorded values are rounded to six digits.
 TOLERANCE = 2e-6
@@ -45,7 +48,7 @@ class Failed(Exception):
 class Demo:
     """The folders, the server process and the commands of one telling of the story."""
 
-    def __init__(self, binary, python, limit):
+    def __init__(self, binary, python, limit, wanted=()):
         self.binary = binary
         self.limit = limit
         self.began = time.monotonic()
@@ -57,12 +60,14 @@ class Demo:
         self.engine = self.base / "engine"  # the engine's own data folder
         self.repo = self.base / "digits.git"
         self.work = self.base / "work"
+        self.backing = Backing(self.base, wanted)
         self.server = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.url = f"http://{self.address}"
         self.python = python / "bin" / "python3"
+        self.pip = python / "bin" / "pip"
         # Jobs get the server's PATH: this is how the project's scripts find the Python that has scikit-learn.
         self.env = os.environ | {
             "PATH": f"{python / 'bin'}:{os.environ['PATH']}",
@@ -142,10 +147,13 @@ class Demo:
     def start_engine(self):
         with open(self.base / "serve.log", "ab") as log:
             self.server = subprocess.Popen(
-                [self.binary, "serve", "--data", self.engine, "--listen", self.address],
+                [self.binary, *self.serve_args()],
                 env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )
         self.until("the engine to answer", self.answers)
+
+    def serve_args(self):
+        return ["serve", "--data", str(self.engine), "--listen", self.address, *self.backing.serve_args()]
 
     def answers(self):
         if not (self.engine / "token").exists():
@@ -185,7 +193,7 @@ class Demo:
 
     def results(self, run):
         """What the runners wrote about each attempt of a run, by the attempt's name; nothing that the engine says."""
-        attempts = (self.engine / "pool" / "local" / "attempts").glob(f"{run}.*")
+        attempts = (self.engine / "pool" / self.backing.pool() / "attempts").glob(f"{run}.*")
         return {folder.name: json.loads((folder / "result.json").read_text()) for folder in attempts}
 
     # ── the model ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -240,6 +248,8 @@ def first_push(demo):
     demo.run("git", "clone", "--quiet", demo.repo, demo.work)
     # What Git would ignore is not part of the project: `git add` sees to that.
     shutil.copytree(PROJECT, demo.work, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", ".venv"))
+    workflow = demo.work / ".kickwheel" / "retrain.yaml"
+    workflow.write_text(demo.backing.adapt(workflow.read_text()))
     commit = demo.commit("A classifier of handwritten digits")
     demo.git("branch", "--move", "--force", "main")
     pushed = demo.push()
@@ -251,6 +261,8 @@ def first_push(demo):
     demo.check("it is the only one", len(demo.runs()) == 1, demo.runs())
     demo.check("4 data files were prepared, 4 settings trained", [len(demo.tasks(detail, s)) for s in ("prepare", "train")] == [4, 4])
 
+    if demo.backing.in_containers():
+        in_image(demo, run["id"])
     version = demo.production()
     demo.check(
         f"version {version['version']} of the model digits is in production: train[{best['index']}], the lowest val_loss",
@@ -264,6 +276,21 @@ def first_push(demo):
     event = next(found for found in demo.ask("events", "ls")["items"] if run["id"] in found["runs"])
     demo.first_task = (started - pushed, started - processes.parse_time(event["received_at"]))
     demo.check(f"its first task began {demo.first_task[0] * 1000:.0f} ms after the push was begun", 0 < demo.first_task[0] < 30)
+
+
+def in_image(demo, run):
+    """Docker's own word for what ran: one container for each attempt, from the image, without privileges."""
+    found = demo.backing.containers()
+    image = json.loads(demo.backing.docker("image", "inspect", demo.backing.image))[0]["Id"]
+    attempts = sorted(demo.results(run))
+    demo.check(f"each of its {len(attempts)} attempts was a container of its own, from the image {image[7:19]}",
+               sorted(one["Config"]["Labels"]["dev.kickwheel.attempt"] for one in found) == attempts
+               and all(one["Image"] == image for one in found), found)
+    demo.check("none had privileges, a network, or root as its user",
+               all(one["HostConfig"]["CapDrop"] == ["ALL"] and not one["HostConfig"]["Privileged"]
+                   and "no-new-privileges" in one["HostConfig"]["SecurityOpt"] and one["HostConfig"]["NetworkMode"] == "none"
+                   and one["Config"]["User"].split(":")[0] not in ("", "0", "root") for one in found),
+               [one["HostConfig"] for one in found])
 
 
 def read_note(demo, commit):
@@ -363,17 +390,19 @@ def killed(demo):
 
     detail, running = demo.until("some trials to be done and one to be in its middle", in_the_middle, 120, 0.25)
     finished = {task["id"]: task for step in detail["steps"] for task in step["tasks"] if task["state"] == "succeeded"}
-    trees = {task["id"]: processes.tree(task["pid"]) for task in running}
+    places = {task["id"]: demo.backing.whereabouts(attempt_name(task), task["pid"]) for task in running}
     os.kill(demo.server.pid, signal.SIGKILL)
     demo.server.wait()
     demo.say(demo.paint("31", f"$ kill -KILL {demo.server.pid}") + "   (the engine)")
     for task in running:
-        first = min(trees[task["id"]])
-        demo.say(f"  {task['id'].split('/')[1]} is process {first[0]}, started at tick {first[1]}")
-        demo.check("the training processes run on without the engine", processes.tree(task["pid"]) == trees[task["id"]])
+        place = places[task["id"]]
+        demo.check(f"{task['id'].split('/')[1]} runs on without the engine", place["tree"]
+                   and demo.backing.whereabouts(attempt_name(task), task["pid"]) == place, place)
+        demo.say(f"    {demo.backing.describe(place, task['pid'])}")
     demo.server = None
     demo.start_engine()
-    demo.say(f"$ kickwheel serve --data {demo.engine}   (process {demo.server.pid})")
+    shown = " ".join(without_password(arg) for arg in demo.serve_args())
+    demo.say(demo.paint("2", f"$ kickwheel {shown}") + f"   (process {demo.server.pid})")
     again = demo.get(run)
     by_id = {task["id"]: task for task in demo.tasks(again, "train")}
     adopted = 0
@@ -381,9 +410,11 @@ def killed(demo):
         now = by_id[task["id"]]
         if now["state"] == "running":
             adopted += 1
-            demo.check(f"{task['id'].split('/')[1]} was adopted: same process, same start time, first attempt",
-                       now["pid"] == task["pid"] and processes.tree(now["pid"]) == trees[task["id"]] and now["attempt"] == 1, now)
-    demo.check("at least one training process was adopted while it ran", adopted > 0, by_id)
+            place = demo.backing.whereabouts(attempt_name(now), now["pid"])
+            what = "container, same start, same process inside" if demo.backing.in_containers() else "process, same start time"
+            demo.check(f"{task['id'].split('/')[1]} was adopted: same {what}, first attempt",
+                       now["pid"] == task["pid"] and place == places[task["id"]] and now["attempt"] == 1, (now, place))
+    demo.check("at least one training task was adopted while it ran", adopted > 0, by_id)
     demo.kickwheel("runs", "get", run, "--watch")
     detail = demo.get(run)
     best = demo.show_trials(detail)
@@ -403,6 +434,19 @@ def killed(demo):
         demo.check(f"the log of train[{index}] is whole: each of {len(epochs)} epochs once, in order",
                    epochs == [str(number) for number in range(1, EPOCHS + 1)], log[-400:])
     gated(demo, detail, best, old)
+    return run
+
+
+def attempt_name(task):
+    """The name of a task's present attempt, as folders and containers have it."""
+    run, _, step = task["id"].partition("/")
+    return f"{run}.{step.partition('[')[0]}.{task['index']}.{task['attempt']}"
+
+
+def the_log(demo, killed):
+    demo.title("5. What the broker's log says")
+    bus_log.check_events(demo)
+    bus_log.check_runs(demo, killed)
 
 
 def show_bars(demo, trials):
@@ -415,11 +459,31 @@ def show_bars(demo, trials):
         print("\r  " + "   ".join(bars) + "  ", end="" if any(task["state"] != "succeeded" for task in trials) else "\n", flush=True)
 
 
-def sweep_old_folders():
-    """Removes what earlier demos left behind, unless one of their processes still runs."""
+def sweep_old_folders(kept_too=False):
+    """Ends and removes what earlier demos left behind; one that goes on, or whose engine was kept, stays."""
     for folder in pathlib.Path(tempfile.gettempdir()).glob(f"kickwheel-demo-{os.getuid()}-*"):
-        if folder.is_dir() and folder.stat().st_uid == os.getuid() and not processes.of_folder(folder):
+        if not folder.is_dir() or folder.stat().st_uid != os.getuid():
+            continue
+        if processes.runs_with(int(folder.name.rsplit("-", 1)[1]), os.fsencode(__file__)):
+            continue
+        if not kept_too and any(processes.runs_with(pid, b"serve") for pid, _ in processes.of_folder(folder)):
+            continue
+        if end_everything(folder, Backing.of_folder(folder)):
             shutil.rmtree(folder, ignore_errors=True)
+            if kept_too:
+                print(f"ended {folder}", flush=True)
+
+
+def end_everything(folder, backing):
+    """The engine first, then the services; true when all of it has ended."""
+    problems = []
+    for named in processes.end_all(folder, [folder / "services"]):
+        problems.append(f"could not end the process {named}")
+    problems += backing.end()
+    problems += [f"could not end the process {named}" for named in processes.end_all(folder)]
+    for problem in problems:
+        print(problem, flush=True)
+    return not problems
 
 
 def tell(demo):
@@ -431,7 +495,9 @@ def tell(demo):
     first_push(demo)
     docs_push(demo)
     new_data(demo)
-    killed(demo)
+    run = killed(demo)
+    if "kafka" in demo.backing.wanted:
+        the_log(demo, run)
 
     demo.title("The end")
     now = demo.production()
@@ -440,7 +506,8 @@ def tell(demo):
     demo.say(f"  in production               digits version {now['version']}, {now['artifact']['digest']}")
     demo.say(f"  everything is in            {demo.base}")
     for name, what in (("digits.git", "the repository"), ("data", "the watched data folder"),
-                       ("engine", "the engine's database, artifacts and logs"), ("serve.log", "what the engine printed")):
+                       ("engine", "the engine's data folder: artifacts, the pool's logs, its database if there is no other"),
+                       ("serve.log", "what the engine printed")):
         demo.say(f"    {name:<12}              {what}")
     spent = time.monotonic() - demo.began
     demo.check(f"all of it took {spent:.0f} s, under {demo.limit:.0f} s", spent < demo.limit)
@@ -449,18 +516,31 @@ def tell(demo):
 
 def main():
     parser = argparse.ArgumentParser(description="Tells and checks the story of one push.")
-    parser.add_argument("--binary", type=pathlib.Path, required=True, help="the kickwheel binary")
-    parser.add_argument("--python", type=pathlib.Path, required=True, help="folder of a virtual environment with scikit-learn")
-    parser.add_argument("--keep", action="store_true", help="leave the engine running at the end")
+    parser.add_argument("--binary", type=pathlib.Path, help="the kickwheel binary")
+    parser.add_argument("--python", type=pathlib.Path, help="folder of a virtual environment with scikit-learn")
+    parser.add_argument("--keep", action="store_true", help="leave everything running at the end")
+    parser.add_argument("--kafka", action="store_true", help="events travel through a real Kafka")
+    parser.add_argument("--postgres", action="store_true", help="the engine keeps its state in a real PostgreSQL")
+    parser.add_argument("--docker", action="store_true", help="scripts run in real containers")
+    parser.add_argument("--end", action="store_true", help="tell nothing; end what demos with --keep left running")
     parser.add_argument("--seconds", type=float, default=TIME_LIMIT, help="what all of it may take")
     options = parser.parse_args()
     # A plain kill must clean up as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sweep_old_folders()
-    demo = Demo(options.binary.resolve(), options.python, options.seconds)
+    sweep_old_folders(options.end)
+    if options.end:
+        return 0
+    if not options.binary or not options.python:
+        parser.error("--binary and --python are needed")
+    wanted = [kind for kind in KINDS if getattr(options, kind)]
+    demo = Demo(options.binary.resolve(), options.python, options.seconds, wanted)
     demo.base.mkdir(mode=0o700)
     keep = False
     try:
+        if wanted:
+            demo.title("0. The services")
+            demo.backing.start(demo.pip, demo.say)
+            demo.began = time.monotonic()
         tell(demo)
         keep = options.keep
     except Exception as failure:  # noqa: BLE001: whatever went wrong, it is told and everything is ended
@@ -472,13 +552,20 @@ def main():
         return 1
     finally:
         if not keep:
-            left = processes.end_all(demo.base)
-            if left:
-                print(f"could not end the processes {left}", flush=True)
+            end_everything(demo.base, demo.backing)
     if keep:
-        print(f"\nurl={demo.url}\nrepo={demo.repo}\ndata={demo.data}\nbus=embedded\ndatabase=sqlite:{demo.engine / 'kickwheel.db'}")
-        print(f"token_file={demo.engine / 'token'}\npid={demo.server.pid}", flush=True)
+        print_addresses(demo)
     return 0
+
+
+def print_addresses(demo):
+    """Where everything is, for people and programs, and what ends it."""
+    demo.say("\nAll of it runs on; `./dev demo --end` ends it.\n")
+    demo.say(f"url={demo.url}\nrepo={demo.repo}\ndata={demo.data}")
+    demo.say(f"bus={demo.backing.bus_url()}\ndatabase={demo.backing.database_url(demo.engine)}")
+    if demo.backing.in_containers():
+        demo.say(f"docker={demo.backing.addresses['docker']}\nimage={demo.backing.image}")
+    demo.say(f"token_file={demo.engine / 'token'}\npid={demo.server.pid}")
 
 
 if __name__ == "__main__":

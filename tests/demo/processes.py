@@ -54,14 +54,40 @@ def tree(pid):
     return named
 
 
-def of_folder(folder):
-    """[(pid, start ticks)] of the processes that a demo in `folder` started: the engine, its agent, runners and jobs.
+def pid_inside(pid):
+    """The number that a process has in the innermost namespace that it is in; None when it does not run."""
+    try:
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[-1]) for line in status.splitlines() if line.startswith("NSpid:")), None)
+
+
+def runs_with(pid, word):
+    """Whether a process of that number runs whose command line has the word."""
+    try:
+        return word in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+def of_folder(folder, but=()):
+    """[(pid, start ticks)] of the processes that a demo in `folder` started: the engine, its agent, runners and jobs, and
+    its services, unless they are named by one of the folders `but`.
 
     They carry the folder in their environment, or are programs of ours with the folder among their arguments. A person's
     own shell or editor in that folder is neither.
     """
     needle = os.fsencode(str(folder))
-    return [(pid, ticks) for pid in _all() if pid != os.getpid() and _belongs(pid, needle) and (ticks := start_ticks(pid))]
+    spared = [os.fsencode(str(other)) for other in but]
+    return [
+        (pid, ticks)
+        for pid in _all()
+        if pid != os.getpid()
+        and _belongs(pid, needle)
+        and not any(_belongs(pid, other) for other in spared)
+        and (ticks := start_ticks(pid))
+    ]
 
 
 def _belongs(pid, needle):
@@ -87,8 +113,9 @@ def _names(text, needle):
     return False
 
 
-def end_all(folder, grace=15.0):
-    """Ends every process that belongs to `folder`, each by its number; returns those that could not be ended.
+def end_all(folder, but=(), grace=15.0):
+    """Ends every process that belongs to `folder` and not to one of `but`, each by its number; returns those that could
+    not be ended.
 
     SIGTERM first; a second round after it, because one that is asked to end may have started another in the meantime.
     """
@@ -96,7 +123,7 @@ def end_all(folder, grace=15.0):
         deadline = time.monotonic() + grace
         asked = set()
         while time.monotonic() < deadline:
-            alive = of_folder(folder)
+            alive = of_folder(folder, but)
             if not alive:
                 return []
             for pid, ticks in alive:
@@ -107,4 +134,4 @@ def end_all(folder, grace=15.0):
                     except ProcessLookupError:
                         pass
             time.sleep(0.1)
-    return of_folder(folder)
+    return of_folder(folder, but)
