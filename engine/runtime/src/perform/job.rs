@@ -17,7 +17,7 @@ use kickwheel_schemas::{
 use kickwheel_store::{
     Write, fault,
     rows::AssetKind,
-    write::{CachePut, CacheRecord, CacheResult, PublishDataset},
+    write::{CachePut, CacheRecord, CacheReplace, CacheResult, PublishDataset},
 };
 use tracing::{debug, info, warn};
 
@@ -78,7 +78,7 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
                 None
             }
         };
-        return Some(conclude(shared, attempt, prepared.as_ref(), observed).await);
+        return conclude(shared, attempt, prepared.as_ref(), observed).await;
     }
     if attempt.stop.is_cancelled() {
         return Some(ended(attempt, Ending::Cancelled));
@@ -106,7 +106,7 @@ pub async fn perform(shared: &Arc<Shared>, attempt: &Attempt, ticket: Ticket) ->
     let observed = follow(shared, attempt).await?;
     drop(slot);
     fault::point("job.conclude.before");
-    let message = conclude(shared, attempt, Some(&prepared), observed).await;
+    let message = conclude(shared, attempt, Some(&prepared), observed).await?;
     fault::point("job.conclude.after");
     Some(message)
 }
@@ -225,7 +225,7 @@ async fn from_cache(shared: &Arc<Shared>, attempt: &Attempt, prepared: &Prepared
         }
         Counters::count(&shared.counters.cache_hits);
         output.cached_from = Some(row.task);
-        let publish = publications(shared, attempt, &output).await;
+        let publish = publications(shared, attempt, &output).await?;
         let extra = vec![record(attempt, prepared, CacheResult::Hit)];
         let ending = Ending::Succeeded { output, changed: Vec::new() };
         return Some(Message { extra, publish, ..ended(attempt, ending) });
@@ -414,12 +414,18 @@ fn report_start(shared: &Arc<Shared>, attempt: &Attempt, at: Option<Millis>) {
 }
 
 /// Turns what the pool says about the end into a message for the core.
-async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: Option<&Prepared>, observed: Observed) -> Message {
+/// None when the engine stops first.
+async fn conclude(
+    shared: &Arc<Shared>,
+    attempt: &Attempt,
+    prepared: Option<&Prepared>,
+    observed: Observed,
+) -> Option<Message> {
     let result = match observed {
         Observed::Ended(result) => *result,
-        Observed::Lost { reason } => return ended(attempt, Ending::Lost { message: reason }),
+        Observed::Lost { reason } => return Some(ended(attempt, Ending::Lost { message: reason })),
         Observed::Unknown | Observed::Pending | Observed::Running { .. } => {
-            return ended(attempt, Ending::Lost { message: "it was followed to no end".to_owned() });
+            return Some(ended(attempt, Ending::Lost { message: "it was followed to no end".to_owned() }));
         }
     };
     let ending = ending(attempt, result);
@@ -434,24 +440,37 @@ async fn conclude(shared: &Arc<Shared>, attempt: &Attempt, prepared: Option<&Pre
             scopes.push(TRUSTED.to_owned());
         }
         for scope in scopes {
-            message.extra.push(Write::CachePut(CachePut {
+            let gone = lost_entry(shared, &scope, &prepared.key).await;
+            let put = CachePut {
                 project: DEFAULT_PROJECT.to_owned(),
                 scope,
                 key: prepared.key.clone(),
                 task: attempt.task(),
                 output: output_json.clone(),
                 at: Millis::now(),
-            }));
+            };
+            message.extra.push(match gone {
+                Some(expected_task) => Write::CacheReplace(CacheReplace { put, expected_task }),
+                None => Write::CachePut(put),
+            });
         }
     }
     with_publications(shared, attempt, message).await
 }
 
-async fn with_publications(shared: &Arc<Shared>, attempt: &Attempt, mut message: Message) -> Message {
+/// The task whose result stands under a key although its bytes are gone: it is replaced by the new one.
+async fn lost_entry(shared: &Arc<Shared>, scope: &str, key: &str) -> Option<String> {
+    let row = shared.store.cache_get(DEFAULT_PROJECT, scope, key).await.ok().flatten()?;
+    let output: TaskOutput = serde_json::from_value(row.output).ok()?;
+    (!artifacts_exist(shared, &output).await).then_some(row.task)
+}
+
+/// None when the engine stops before what is to be published is stored.
+async fn with_publications(shared: &Arc<Shared>, attempt: &Attempt, mut message: Message) -> Option<Message> {
     if let Input::Ended { ending: Ending::Succeeded { output, .. }, .. } = &message.input {
-        message.publish = publications(shared, attempt, output).await;
+        message.publish = publications(shared, attempt, output).await?;
     }
-    message
+    Some(message)
 }
 
 fn ending(attempt: &Attempt, result: JobResult) -> Ending {
@@ -497,14 +516,14 @@ fn memory_limit(attempt: &Attempt) -> u64 {
 }
 
 /// Datasets that the outputs publish. A single file becomes a dataset of one file.
-async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutput) -> Vec<Publication> {
+async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutput) -> Option<Vec<Publication>> {
     let step = attempt.declared();
     let mut publish = Vec::new();
     for (name, declaration) in &step.outputs {
         let OutputDecl::Path { dataset: Some(dataset), .. } = declaration else { continue };
         let Some(value) = output.outputs.get(name) else { continue };
         let Ok(artifact) = serde_json::from_value::<ArtifactRef>(value.clone()) else { continue };
-        let artifact = if artifact.folder { artifact } else { one_file(shared, artifact).await };
+        let artifact = if artifact.folder { artifact } else { one_file(shared, artifact).await? };
         let (added, removed) = difference(shared, dataset, &artifact).await;
         let put = PublishDataset {
             project: DEFAULT_PROJECT.to_owned(),
@@ -516,7 +535,7 @@ async fn publications(shared: &Arc<Shared>, attempt: &Attempt, output: &TaskOutp
         };
         publish.push(Publication { put, added, removed });
     }
-    publish
+    Some(publish)
 }
 
 /// What is new and what is gone, compared with the newest version. Only told to others, so a listing that cannot be read
@@ -533,15 +552,23 @@ async fn difference(shared: &Arc<Shared>, dataset: &str, artifact: &ArtifactRef)
     }
 }
 
-async fn one_file(shared: &Arc<Shared>, artifact: ArtifactRef) -> ArtifactRef {
+/// The listing of a single file, stored: the task has succeeded, so what is missing is only room on our own disk, and that
+/// is waited for. None when the engine stops first.
+async fn one_file(shared: &Arc<Shared>, artifact: ArtifactRef) -> Option<ArtifactRef> {
     let name = artifact.path.rsplit('/').next().filter(|n| !n.is_empty()).unwrap_or("data").to_owned();
-    let entry = ManifestEntry { path: name, digest: artifact.digest.clone(), size: artifact.size, executable: false };
-    match shared.artifacts.put_manifest(&Manifest::new(vec![entry])).await {
-        Ok(manifest) => manifest,
-        Err(e) => {
-            warn!("the listing of a published file is not stored: {e}");
-            artifact
+    let entry = ManifestEntry { path: name, digest: artifact.digest, size: artifact.size, executable: false };
+    let listing = Manifest::new(vec![entry]);
+    let mut wait = POOL_RETRY;
+    loop {
+        match shared.artifacts.put_manifest(&listing).await {
+            Ok(manifest) => return Some(manifest),
+            Err(e) => warn!("the listing of a published file is not stored yet: {e}"),
         }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = shared.stop.cancelled() => return None,
+        }
+        wait = (wait * 2).min(POOL_RETRY_MAX);
     }
 }
 
