@@ -14,7 +14,7 @@ use kickwheel_schemas::{
     api::{CacheDifference, CacheWhy, DecisionView, Explanation},
 };
 use kickwheel_store::{
-    ReadError,
+    EventKey, ReadError,
     rows::{CacheRecordRow, EventRow},
     write::CacheResult,
 };
@@ -42,6 +42,10 @@ pub async fn event(shared: &Arc<Shared>, row: &EventRow, only: Option<&str>) -> 
         if only.is_some_and(|name| name != entry.name) {
             continue;
         }
+        if let Some(first) = enrichment.told_by {
+            decisions.push(told_before(&entry, first));
+            continue;
+        }
         let view = match stored.iter().find(|d| d.workflow == entry.name && entry.plan.is_some()) {
             Some(stored) => DecisionView {
                 workflow: entry.name.clone(),
@@ -65,6 +69,19 @@ pub async fn event(shared: &Arc<Shared>, row: &EventRow, only: Option<&str>) -> 
     };
     let event = view::event(row, runs.iter().map(ToString::to_string).collect());
     Ok(Explanation { event, changed_paths, changed_paths_unknown, decisions })
+}
+
+/// Another channel told the same push before; what that meant is told by its event.
+fn told_before(entry: &Entry, first: EventKey) -> DecisionView {
+    DecisionView {
+        workflow: entry.name.clone(),
+        decision: "duplicate".to_owned(),
+        clause: None,
+        wanted: None,
+        seen: None,
+        reason: format!("the same push was told before; `kickwheel explain {first}` says what it meant"),
+        run: None,
+    }
 }
 
 async fn again(

@@ -154,12 +154,25 @@ fn cause(event: &CloudEvent) -> String {
         payload::DATASET_VERSION_PUBLISHED => {
             format!("version {} of dataset {}", event.data.get("version").unwrap_or(&Value::Null), text("dataset"))
         }
+        payload::RUN_FINISHED => format!("end of run {} of {} ({})", short(text("run")), text("workflow"), text("state")),
+        payload::MODEL_PROMOTED => format!(
+            "version {} of model {} became {}",
+            event.data.get("version").unwrap_or(&Value::Null),
+            text("model"),
+            text("stage")
+        ),
+        payload::CRON_TICK => format!("schedule {}, due {}", text("trigger"), text("scheduled_at")),
         payload::MANUAL => match text("actor") {
             "" => "started by hand".to_owned(),
             actor => format!("started by {actor}"),
         },
         other => format!("event {other}"),
     }
+}
+
+/// The part of a run's id that people read.
+fn short(run: &str) -> String {
+    run.chars().take(13).collect()
 }
 
 /// The version of each dataset that the plan names: the event's own, else the newest.

@@ -10,7 +10,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use kickwheel_bus::{Kafka, ReadError, Record, TopicInfo, codec};
 use kickwheel_schemas::Millis;
 use kickwheel_store::{
-    EventKey, Member, PartitionLease, Write, WriteError, fault,
+    EventKey, PartitionLease, Write, WriteError, fault,
     write::{AddPartitions, MoveOffset, PutQuarantine, StopPartition},
 };
 use serde_json::{Map, Value};
@@ -85,10 +85,6 @@ pub async fn keep_partitions(shared: Arc<Shared>, owner: String) {
     let mut readers: HashMap<(String, i32), (i64, AbortHandle)> = HashMap::new();
     let mut clients: HashMap<String, Kafka> = HashMap::new();
     let lease = shared.config.lease;
-    let exclusive = match shared.store.member() {
-        Member::Sqlite => true,
-        Member::Postgres => false,
-    };
     if let Bus::Kafka(bus) = &shared.bus
         && let Err(e) = bus.kafka.ensure_topics().await
     {
@@ -117,11 +113,7 @@ pub async fn keep_partitions(shared: Arc<Shared>, owner: String) {
                 note(&shared, &source.stream, Some(reason));
                 continue;
             }
-            // A single engine takes what has no reader here; on Postgres the database says what is free.
-            if exclusive && readers.keys().any(|(name, _)| *name == source.stream.name) {
-                continue;
-            }
-            let taken = shared.store.acquire_partitions(&source.stream.name, &owner, u32::MAX, lease, exclusive).await;
+            let taken = shared.store.acquire_partitions(&source.stream.name, &owner, u32::MAX, lease, false).await;
             for lease in taken.unwrap_or_default() {
                 let key = (lease.topic.clone(), lease.partition);
                 let epoch = lease.epoch;
@@ -255,7 +247,7 @@ async fn read(shared: Arc<Shared>, source: Source, lease: PartitionLease) {
     let mut place = Place { shared: &shared, stream, lease, next: from };
     loop {
         match reader.next(BATCH, MAX_WAIT).await {
-            Ok(records) if records.is_empty() => {}
+            Ok(records) if records.is_empty() => note(&shared, stream, None),
             Ok(records) => match place.take(&records).await {
                 Taken::Done => {
                     note(&shared, stream, None);
