@@ -62,6 +62,7 @@ class Demo:
         self.work = self.base / "work"
         self.backing = Backing(self.base, wanted)
         self.server = None
+        self.last_seen = ""  # what a wait looked at last, told if it comes to no end
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -109,11 +110,12 @@ class Demo:
         while True:
             value = look()
             if value:
+                self.last_seen = ""
                 return value
             if self.server and self.server.poll() is not None:
                 raise Failed(f"waiting for {what}: the engine ended with code {self.server.returncode}")
             if time.monotonic() > deadline:
-                raise Failed(f"waited too long for {what}")
+                raise Failed(f"waited too long for {what}" + (f"\n  seen: {self.last_seen}" if self.last_seen else ""))
             time.sleep(every)
 
     # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -159,6 +161,7 @@ class Demo:
         if not (self.engine / "token").exists():
             return False
         done = subprocess.run([self.binary, "doctor", "--json"], env=self.env, capture_output=True, text=True)
+        self.last_seen = done.stdout + done.stderr
         with contextlib.suppress(json.JSONDecodeError):
             return json.loads(done.stdout)["state"] == "ok"
         return False

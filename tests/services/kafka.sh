@@ -224,7 +224,7 @@ stop() {
   pid=$(cat "$folder/pid")
   halt "$pid"
   rm -f "$folder/pid"
-  echo "kafka: stopped (pid $pid), data kept" >&2
+  echo "kafka: stopped (pid $pid)${1:-, data kept}" >&2
 }
 
 wipe() {
@@ -239,7 +239,7 @@ wipe() {
 
 down() {
   if ! [ -f "$record" ]; then echo "kafka: not started by us"; return; fi
-  if is_up; then stop; fi
+  if is_up; then stop " and removed"; fi
   load_record
   case $folder in */kickwheel-kafka.*) rm -rf "$folder" ;; esac
   rm -f "$record"
