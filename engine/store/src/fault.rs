@@ -24,6 +24,10 @@
 //!   job.conclude.after     the result was read, the run does not know it
 //!   report.tell.before     a report is due, nobody was told
 //!   report.tell.after      it was told, the store does not know it
+//!   cron.fire.before       ticks are due, nothing of them is written
+//!   cron.fire.after        they are durable and the cursor has moved, nobody has been woken
+//!   poll.tell.before       a poll has found moves, nothing of them is written
+//!   poll.tell.after        they are durable and the position has moved, nobody has been woken
 //!   secrets.rekey.kept     the old key is kept, the new one is not in force
 //!   secrets.rekey.begun    the new key is in force, nothing is sealed with it
 //!   secrets.rekey.one      another secret is sealed with it
