@@ -30,8 +30,9 @@ class Backing:
         self.addresses = {}  # those that were given and those that we started
         self.started = []  # those that we started
         self.image = None
-        # A name that no other demo has: topics and databases begin with it.
-        self.name = base.name.replace("-", "_")
+        # Names that no other demo has: of topics the beginning, of databases the whole.
+        self.topics = base.name
+        self.database = base.name.replace("-", "_")
 
     # ── beginning and end ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -46,7 +47,7 @@ class Backing:
             self.note()
             say(f"  {kind:<10} {without_password(self.addresses[kind])}" + ("   (given by the environment)" if given else ""))
         if "postgres" in self.wanted:
-            self.query(f"CREATE DATABASE {self.name}", self.addresses["postgres"])
+            self.query(f"CREATE DATABASE {self.database}", self.addresses["postgres"])
         if "docker" in self.wanted:
             self.image = self.script("docker", "image", "digits", pip).strip()
             say(f"  image      {self.image}")
@@ -75,9 +76,9 @@ class Backing:
                 if kind in self.started:
                     self.script(kind, "down")
                 elif kind == "kafka" and address:
-                    self.script("kafka", "forget", address, self.name)
+                    self.script("kafka", "forget", address, self.topics)
                 elif kind == "postgres" and address:
-                    self.query(f"DROP DATABASE IF EXISTS {self.name} WITH (FORCE)", address)
+                    self.query(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)", address)
                 elif kind == "docker" and address:
                     mine = [found["Id"] for found in self.containers()]
                     if mine:
@@ -108,13 +109,13 @@ class Backing:
         return args
 
     def bus_url(self):
-        return f"kafka://{self.addresses['kafka']}/{self.name}" if "kafka" in self.wanted else "embedded"
+        return f"kafka://{self.addresses['kafka']}/{self.topics}" if "kafka" in self.wanted else "embedded"
 
     def database_url(self, engine=None):
         if "postgres" not in self.wanted:
             return f"sqlite:{engine / 'kickwheel.db'}"
         base, mark, options = self.addresses["postgres"].partition("?")
-        return f"{base.rsplit('/', 1)[0]}/{self.name}{mark}{options}"
+        return f"{base.rsplit('/', 1)[0]}/{self.database}{mark}{options}"
 
     def in_containers(self):
         return "docker" in self.wanted

@@ -15,7 +15,7 @@ PUBLISHED = "dev.cdevents.artifact.published.0.3.0"
 
 def read(backing, topic):
     """The records of a topic: [(partition, offset, key, CloudEvent)], each partition in its order."""
-    printed = backing.script("kafka", "read", backing.addresses["kafka"], f"{backing.name}.{topic}")
+    printed = backing.script("kafka", "read", backing.addresses["kafka"], f"{backing.topics}.{topic}")
     records = []
     for line in printed.splitlines():
         partition, offset, key, value = line.split("\t", 3)
@@ -29,7 +29,7 @@ def check_events(demo):
     events = demo.ask("events", "ls", "--limit", "1000")["items"]
     records = read(backing, "events")
     for partition, offset, _, event in records:
-        demo.say(f"  {backing.name}.events  {partition}:{offset}  {event['type']}  {event.get('subject', '')}")
+        demo.say(f"  {backing.topics}.events  {partition}:{offset}  {event['type']}  {event.get('subject', '')}")
     known = sorted((found["event"]["source"], found["event"]["id"]) for found in events)
     carried = [(event["source"], event["id"]) for *_, event in records]
     demo.check(f"the events topic holds each of the {len(known)} events, once, and nothing else",
@@ -60,7 +60,7 @@ def rows(demo, sql):
 
 def matching_offsets(demo, wanted):
     """The stored offsets of partitions that hold anything, once they are the wanted ones."""
-    topic = f"{demo.backing.name}.events"
+    topic = f"{demo.backing.topics}.events"
     found = {int(partition): int(offset) for name, partition, offset
              in rows(demo, "SELECT topic, partition, next_offset FROM bus_partitions") if topic in name and int(offset) > 0}
     return found if found == wanted else None

@@ -269,8 +269,8 @@ read_topic() {
     awk -F: '{ n += $3 } END { print n + 0 }')
   [ "$count" -gt 0 ] || return 0
   tool org.apache.kafka.tools.consumer.ConsoleConsumer --bootstrap-server "$brokers" --topic "$topic" --from-beginning \
-    --max-messages "$count" --timeout-ms 60000 --formatter-property print.partition=true \
-    --formatter-property print.offset=true --formatter-property print.key=true \
+    --max-messages "$count" --timeout-ms 60000 --property print.partition=true \
+    --property print.offset=true --property print.key=true \
     2> >(grep -v '^Processed a total' >&2) | sed -u 's/^Partition:\([0-9]*\)\tOffset:\([0-9]*\)\t/\1\t\2\t/'
 }
 
