@@ -296,6 +296,12 @@ pub struct RepoView {
     pub default_branch: Option<String>,
     /// Whether our post-receive hook is installed there.
     pub hook: bool,
+    /// How often its branches and tags are looked at, in milliseconds; none: never.
+    #[serde(default)]
+    pub poll_ms: Option<u64>,
+    /// Name of the secret that its server is shown.
+    #[serde(default)]
+    pub secret: Option<String>,
     /// What went wrong last.
     pub reason: Option<String>,
 }
@@ -307,6 +313,21 @@ pub struct AddRepo {
     pub url: String,
     /// The name that filters use.
     pub name: String,
+    /// Name of the secret that its server asks for: a password or token behind https, a private key behind ssh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Whom to log in as behind https; none: any, beside a token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// Lines of a `known_hosts` file: the servers behind ssh that are the right ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_hosts: Option<String>,
+    /// The key that the server behind ssh shows first is the right one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accept_new_host_key: bool,
+    /// How often its branches and tags are looked at, in milliseconds; 0: never; none: as often as its kind has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll_ms: Option<u64>,
 }
 
 /// An event with what became of it.

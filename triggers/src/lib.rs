@@ -1,15 +1,17 @@
 //! Triggers: where events come from.
 //!
 //! Two kinds of modules: pure ones that say what something means ([`git`], [`dataset`], [`http`]), and loops around them
-//! that look and hand over ([`spool`] for what post-receive hooks wrote, [`watch`] for folders and files). A loop forgets
-//! nothing before the engine has made it durable, and may be killed at any point: what it had not handed over, it finds
-//! again.
+//! that look and hand over ([`spool`] for what post-receive hooks wrote, [`poll`] for what no hook told of, [`watch`] for
+//! folders and files, [`mod@cron`] for schedules). A loop forgets nothing before the engine has made it durable, and may be
+//! killed at any point: what it had not handed over, it finds again.
 //!
 //! Deliberately absent: deciding what an event starts, and the HTTP door (`engine/server`).
 
+pub mod cron;
 pub mod dataset;
 pub mod git;
 pub mod http;
+pub mod poll;
 pub mod spool;
 pub mod watch;
 
@@ -32,6 +34,8 @@ impl Triggers {
         let loops = vec![
             tokio::spawn(spool::read_for_ever(engine.clone(), Arc::clone(&hook))),
             tokio::spawn(watch::watch_for_ever(engine.clone())),
+            tokio::spawn(poll::poll_for_ever(engine.clone())),
+            tokio::spawn(cron::tick_for_ever(engine.clone())),
         ];
         Self { hook, loops }
     }

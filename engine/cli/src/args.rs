@@ -147,6 +147,19 @@ pub struct Serve {
     /// How long this engine owns its shards without a sign of life
     #[arg(long, default_value = "15s", value_name = "TIME", value_parser = crate::times::duration)]
     pub lease: std::time::Duration,
+    /// Other machines that may be asked although they are not public (egress.allow): a name, *.name, name:port, an
+    /// address or a network; may be given several times
+    #[arg(long, env = "KICKWHEEL_EGRESS_ALLOW", value_name = "ENTRY", value_delimiter = ',')]
+    pub egress_allow: Vec<String>,
+    /// PEM file with authorities to trust beside this machine's (egress.authorities); may be given several times
+    #[arg(long, env = "KICKWHEEL_EGRESS_AUTHORITY", value_name = "FILE", value_delimiter = ',')]
+    pub egress_authority: Vec<PathBuf>,
+    /// Proxy for everything that is asked of other machines over http (egress.proxy) [default: none]
+    #[arg(long, env = "KICKWHEEL_EGRESS_PROXY", hide_env_values = true, value_name = "URL")]
+    pub egress_proxy: Option<reqwest::Url>,
+    /// How long polling leaves it to hooks and webhooks to tell of a push
+    #[arg(long, default_value = "10s", value_name = "TIME", value_parser = crate::times::duration)]
+    pub poll_grace: std::time::Duration,
     /// Commit every plugin call of a chain by itself instead of letting pure calls run ahead of the commit
     #[arg(long, env = "KICKWHEEL_NO_PURE_BATCHING")]
     pub no_pure_batching: bool,
@@ -397,6 +410,21 @@ pub enum Repos {
         /// The name that filters use
         #[arg(long)]
         name: String,
+        /// Secret that its server asks for: a password or token behind https, a private key behind ssh
+        #[arg(long, value_name = "NAME")]
+        secret: Option<String>,
+        /// Whom to log in as behind https [default: any, as beside a token]
+        #[arg(long, value_name = "USER")]
+        username: Option<String>,
+        /// File with the keys of the ssh server, as in ~/.ssh/known_hosts
+        #[arg(long, value_name = "FILE")]
+        known_hosts: Option<PathBuf>,
+        /// Take the key that the ssh server shows first for the right one
+        #[arg(long, conflicts_with = "known_hosts")]
+        accept_new_host_key: bool,
+        /// How often to look for pushes that nobody told of, such as 60s, or `off` [default: 60s; 5m beside our hook]
+        #[arg(long, value_name = "TIME", value_parser = poll)]
+        poll: Option<u64>,
     },
     /// List bound repositories
     Ls,
@@ -474,6 +502,18 @@ fn cpu(text: &str) -> Result<u64, String> {
     }
 }
 
+/// In milliseconds; 0 stands for never.
+fn poll(text: &str) -> Result<u64, String> {
+    if text == "off" {
+        return Ok(0);
+    }
+    match crate::times::duration(text) {
+        Ok(every) if !every.is_zero() => Ok(every.as_millis() as u64),
+        Ok(_) => Err("write `off` for a repository that is not to be polled".to_owned()),
+        Err(e) => Err(format!("{e}, or `off`")),
+    }
+}
+
 fn phase(text: &str) -> Result<String, String> {
     const PHASES: [&str; 6] = ["queued", "running", "waiting", "succeeded", "failed", "cancelled"];
     if PHASES.contains(&text) { Ok(text.to_owned()) } else { Err(format!("one of {}", PHASES.join(", "))) }
@@ -510,6 +550,12 @@ mod tests {
     #[test]
     fn all_and_ids_exclude_each_other() {
         assert!(Cli::try_parse_from(["kickwheel", "runs", "cancel", "abc", "--all"]).is_err());
+    }
+
+    #[test]
+    fn polling_is_a_time_or_off() {
+        assert_eq!((poll("60s"), poll("off")), (Ok(60_000), Ok(0)));
+        assert!(poll("0s").is_err() && poll("often").is_err());
     }
 
     #[test]

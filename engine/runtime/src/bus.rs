@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 use crate::{
     ingest,
     shared::{Counters, Shared, entropy},
+    twin::KNOWN_TRANSITION,
 };
 
 /// Extension attribute of a record on the events topic: which project the event belongs to.
@@ -47,7 +48,7 @@ const CHANNEL: &str = "kickwheelchannel";
 /// Extension attribute of an event that a run caused: the workflows that led to it, the first first, parted by commas.
 pub const CHAIN: &str = "kickwheelchain";
 /// Attributes that nobody but us may set.
-pub const RESERVED: [&str; 3] = [PROJECT, CHANNEL, CHAIN];
+pub const RESERVED: [&str; 4] = [PROJECT, CHANNEL, CHAIN, KNOWN_TRANSITION];
 
 /// Which bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

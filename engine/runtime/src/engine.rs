@@ -6,14 +6,17 @@
 pub mod access;
 mod assets;
 mod bus;
+pub mod cron;
 mod events;
 mod health;
+pub mod polling;
 mod registry;
 mod runs;
 mod start;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use kickwheel_egress::Settings as EgressSettings;
 use kickwheel_schemas::{
     Millis,
     api::{DiagnosticView, RunPhase},
@@ -54,7 +57,14 @@ pub struct Config {
     pub host_processes: bool,
     /// The Unix user that such processes run as; none: the engine's own.
     pub job_user: Option<String>,
+    /// What may be asked of other machines, and how: by mirrors and pollers.
+    pub egress: EgressSettings,
+    /// How long a poll must have seen a difference before it tells: hooks and webhooks come first.
+    pub poll_grace: Duration,
 }
+
+/// The usual [`Config::poll_grace`].
+pub const POLL_GRACE: Duration = Duration::from_secs(10);
 
 /// Which runs to list.
 #[derive(Clone, Debug, Default)]

@@ -20,6 +20,7 @@ mod ingest;
 mod launch;
 mod lifecycle;
 mod lookup;
+mod origins;
 mod perform;
 mod pools;
 mod pushes;
@@ -31,6 +32,12 @@ mod shared;
 mod twin;
 mod view;
 
-pub use engine::{AdhocError, AssetKind, Config, Engine, LogQuery, RunQuery, RunSelector, access::Bearer};
+pub use engine::{
+    AdhocError, AssetKind, Config, Engine, LogQuery, POLL_GRACE, RunQuery, RunSelector,
+    access::Bearer,
+    cron::CronMemory,
+    polling::{Listed, PollPosition, PollState, PolledRepo, SeenRef, Unlisted},
+};
 pub use error::{ApiError, StartError};
+pub use kickwheel_egress::Settings as EgressSettings;
 pub use kickwheel_store::rows::WatchRow;

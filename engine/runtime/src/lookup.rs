@@ -12,12 +12,12 @@ use kickwheel_schemas::{Millis, payload};
 use kickwheel_store::{
     EventKey, Write,
     rows::{EventRow, RepoRow},
-    write::PutRepo,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    origins,
     registry::{Entry, Registry, compile_commit},
     shared::{DEFAULT_PROJECT, Shared},
 };
@@ -142,9 +142,9 @@ async fn push(
     branch: &str,
     after: &str,
 ) -> Looked {
-    let mirror = match shared.mirrors.mirror(DEFAULT_PROJECT, &repo.name, &repo.url).await {
+    let mirror = match origins::mirror_of(shared, repo).await {
         Ok(mirror) => mirror,
-        Err(e) => return later(row, e.to_string()),
+        Err(e) => return not_asked(shared, row, repo, e.to_string(), e.retry()).await,
     };
     match shared.mirrors.fetch(&mirror, &[after.to_owned()]).await {
         Ok(_) => {}
@@ -152,20 +152,22 @@ async fn push(
             return Looked::Never { reason: format!("{e}; nothing can be run for it") };
         }
         Err(e) => {
-            let reason = e.to_string();
-            note_reachability(shared, repo, Some(reason.clone())).await;
-            return match e.retry() {
-                Retry::Now | Retry::Later => later(row, reason),
-                Retry::Stop => Looked::Never { reason },
-            };
+            return not_asked(shared, row, repo, e.to_string(), e.retry()).await;
         }
     }
-    if repo.reason.is_some() {
-        note_reachability(shared, repo, None).await;
-    }
+    origins::note(shared, repo, None, None).await;
     match describe_push(shared, row, repo, &mirror, bare, branch, after).await {
         Ok((enrichment, plans)) => Looked::Found(Box::new(enrichment), plans),
         Err(reason) => later(row, reason),
+    }
+}
+
+/// The repository could not be asked.
+async fn not_asked(shared: &Shared, row: &EventRow, repo: &RepoRow, reason: String, retry: Retry) -> Looked {
+    origins::note(shared, repo, None, Some(reason.clone())).await;
+    match retry {
+        Retry::Now | Retry::Later => later(row, reason),
+        Retry::Stop => Looked::Never { reason },
     }
 }
 
@@ -197,10 +199,7 @@ async fn describe_push(
     let others = registry.entries.iter().filter(|e| e.origin.repo() != Some(repo.name.as_str()));
     let compiled = compile_commit(shared, &repo.name, after, &tree, &files, others);
     let on_default_branch = default_branch.as_deref() == Some(branch);
-    if default_branch != repo.default_branch {
-        let put = PutRepo { default_branch, ..repo.clone() };
-        shared.store.write(vec![Write::PutRepo(put)]).await.map_err(|e| text(&e))?;
-    }
+    origins::note(shared, repo, default_branch, None).await;
     let source = PinnedSource { repo: repo.name.clone(), commit: after.to_owned(), tree };
     let enrichment =
         Enrichment { changed, on_default_branch, source: Some(source), pushed: Some(compiled.entries), ..bare };
@@ -218,13 +217,4 @@ fn later(row: &EventRow, reason: String) -> Looked {
         };
     }
     Looked::Later { reason, until: now.plus(RETRY_MS) }
-}
-
-/// Keeps what went wrong with a repository where `repos ls` shows it. Only for people, so a failure to keep it is no
-/// failure of the event.
-async fn note_reachability(shared: &Shared, repo: &RepoRow, reason: Option<String>) {
-    let put = PutRepo { reason, ..repo.clone() };
-    if let Err(e) = shared.store.write(vec![Write::PutRepo(put)]).await {
-        tracing::debug!(repo = repo.name, "its state is not kept: {e}");
-    }
 }

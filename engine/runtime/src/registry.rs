@@ -262,6 +262,7 @@ pub async fn update(
 pub async fn install(shared: &Shared, registry: Arc<Registry>) {
     let found = workflows(shared, &registry.entries).await;
     *shared.registry.write().expect("no holder of this lock panics") = registry;
+    shared.schedules_changed.notify_one();
     // When in doubt, ends of runs are told: an event that nobody waits for costs little, one that is missing a run.
     let awaited =
         found.map_or(true, |all| all.iter().any(|(_, workflow)| chain::listens(workflow, payload::RUN_FINISHED)));

@@ -18,6 +18,7 @@ use tracing::{debug, info, warn};
 
 use crate::{
     driver::{self, Loaded},
+    origins,
     shared::{DEFAULT_PROJECT, Shared},
 };
 
@@ -128,7 +129,7 @@ async fn tell(shared: &Arc<Shared>, row: &ReportRow) -> Result<(), String> {
     let Some(bound) = shared.store.repo(DEFAULT_PROJECT, &repo).await.map_err(|e| e.to_string())? else {
         return Ok(());
     };
-    let mirror = shared.mirrors.mirror(DEFAULT_PROJECT, &bound.name, &bound.url).await.map_err(|e| e.to_string())?;
+    let mirror = origins::mirror_of(shared, &bound).await.map_err(|e| e.to_string())?;
     let key = row.run.to_string();
     shared.mirrors.add_note(&mirror, &commit, &key, &text).await.map_err(|e: NoteError| e.to_string())
 }

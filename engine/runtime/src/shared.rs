@@ -74,6 +74,10 @@ pub struct Shared {
     pub decider: Notify,
     /// Wakes whoever keeps the leases of partitions: other topics are to be read.
     pub streams_changed: Notify,
+    /// Wakes the cron trigger: other schedules are in force.
+    pub schedules_changed: Notify,
+    /// Wakes the poller: a repository was bound, changed or unbound.
+    pub repos_changed: Notify,
     /// Wakes the reporter.
     pub reporter: Notify,
     /// Rises with each commit that changed a run or decided an event; for whoever waits for news.

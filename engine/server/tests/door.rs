@@ -9,7 +9,7 @@ use axum::{
     body::{Body, to_bytes},
     http::{Method, Request, StatusCode, header},
 };
-use kickwheel_runtime::{Config, Engine, bus::BusConfig, secrets::KeySource};
+use kickwheel_runtime::{Config, EgressSettings, Engine, POLL_GRACE, bus::BusConfig, secrets::KeySource};
 use kickwheel_server::{ServerConfig, bind, router, routes::Door, serve};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -88,6 +88,8 @@ async fn engine(data: PathBuf) -> Engine {
         secrets_key: KeySource::Folder,
         host_processes: true,
         job_user: None,
+        egress: EgressSettings::default(),
+        poll_grace: POLL_GRACE,
     };
     Engine::start(config).await.expect("an empty folder is enough")
 }

@@ -15,14 +15,23 @@ use crate::{
 pub async fn repos(session: &Session, repos: Repos) -> Outcome {
     let client = session.client()?;
     match repos {
-        Repos::Add { url, name } => {
-            let add = AddRepo { url: located(&url)?, name };
+        Repos::Add { url, name, secret, username, known_hosts, accept_new_host_key, poll } => {
+            let add = AddRepo {
+                url: located(&url)?,
+                name,
+                secret,
+                username,
+                known_hosts: known_hosts.as_deref().map(read).transpose()?,
+                accept_new_host_key,
+                poll_ms: poll,
+            };
             let added = client.post::<RepoView>(&["repos"], &add).await?;
             if session.look.json {
                 say(added.raw)?;
             } else {
-                let hook = if added.value.hook { "; its post-receive hook tells us about pushes" } else { "" };
-                say(format!("{} is bound as {}{hook}", added.value.url, added.value.id))?;
+                let (hook, polled) = (added.value.hook, polled(&added.value));
+                let how = if hook { "; its post-receive hook tells us about pushes".to_owned() } else { polled };
+                say(format!("{} is bound as {}{how}", added.value.url, added.value.id))?;
                 if let Some(reason) = &added.value.reason {
                     eprintln!("but: {reason}");
                 }
@@ -38,10 +47,11 @@ pub async fn repos(session: &Session, repos: Repos) -> Outcome {
                     repo.url.clone(),
                     repo.default_branch.clone().unwrap_or_default(),
                     if repo.hook { "installed" } else { "" }.to_owned(),
+                    repo.poll_ms.map_or_else(|| "off".to_owned(), every),
                     repo.reason.clone().unwrap_or_default(),
                 ]
             });
-            let headings = ["NAME", "STATE", "URL", "BRANCH", "HOOK", "REASON"];
+            let headings = ["NAME", "STATE", "URL", "BRANCH", "HOOK", "POLL", "REASON"];
             let none = "no repositories; `kickwheel repos add URL|PATH --name NAME` binds one";
             listing(session.look, &page.raw, &headings, rows.collect(), none)
         }
@@ -64,6 +74,27 @@ pub async fn projects(session: &Session, projects: Projects) -> Outcome {
             listing(session.look, &page.raw, &["PROJECT", "STATE"], rows, "no projects")
         }
     }
+}
+
+/// How we learn of pushes that nobody tells of.
+fn polled(repo: &RepoView) -> String {
+    match repo.poll_ms {
+        Some(ms) => format!("; it is looked at every {}", every(ms)),
+        None => "; it is not looked at, so only a webhook tells us about pushes".to_owned(),
+    }
+}
+
+/// An interval as it is typed.
+fn every(ms: u64) -> String {
+    match ms {
+        ms if ms % 60_000 == 0 => format!("{}m", ms / 60_000),
+        ms if ms % 1_000 == 0 => format!("{}s", ms / 1_000),
+        ms => format!("{ms}ms"),
+    }
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|e| Failure::usage(format!("cannot read {}: {e}", file.display())))
 }
 
 /// A path becomes absolute, as the server runs in another folder; a URL stays as it is.

@@ -9,7 +9,9 @@ use std::{
 };
 
 use kickwheel_core::plan::Workflow;
-use kickwheel_runtime::{AdhocError, Config, Engine, StartError, bus::BusConfig, secrets::KeySource};
+use kickwheel_runtime::{
+    AdhocError, Config, EgressSettings, Engine, POLL_GRACE, StartError, bus::BusConfig, secrets::KeySource,
+};
 use kickwheel_schemas::api::{RunDetail, RunPhase, StartRun};
 
 use super::{Session, serve::not_started, validate};
@@ -141,6 +143,8 @@ async fn start_engine(data: &Path, cpu: Option<u64>) -> Result<Engine, Failure> 
         secrets_key: KeySource::Folder,
         host_processes: true,
         job_user: None,
+        egress: EgressSettings::default(),
+        poll_grace: POLL_GRACE,
     };
     let deadline = Instant::now() + LOCK_WAIT;
     let mut told = false;

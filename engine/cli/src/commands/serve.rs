@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use kickwheel_runtime::{Config, Engine, StartError, secrets::KeySource};
+use kickwheel_runtime::{Config, EgressSettings, Engine, StartError, secrets::KeySource};
 use kickwheel_server::ServerConfig;
 use kickwheel_triggers::Triggers;
 use serde_json::json;
@@ -50,6 +50,8 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             secrets_key: KeySource::Folder,
             host_processes: true,
             job_user: None,
+            egress: egress(&args)?,
+            poll_grace: args.poll_grace,
         }) => engine.map_err(not_started)?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
@@ -99,6 +101,20 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
         Ok(Err(e)) => Err(Failure::new(Exit::Refused, "serve", format!("cannot serve: {e}"))),
         Err(e) => Err(Failure::new(Exit::Refused, "serve", format!("the server ended by itself: {e}"))),
     }
+}
+
+/// What may be asked of other machines.
+fn egress(args: &Serve) -> Result<EgressSettings, Failure> {
+    let mut authorities = Vec::new();
+    for file in &args.egress_authority {
+        let pem = fs::read(file).map_err(|e| {
+            Failure::usage(format!("cannot read the authorities in {}: {e}", file.display()))
+                .help("--egress-authority names a file with certificates as PEM")
+        })?;
+        authorities.push(pem);
+    }
+    let allow = args.egress_allow.iter().map(|entry| entry.trim().to_owned()).filter(|e| !e.is_empty()).collect();
+    Ok(EgressSettings { allow, authorities, proxy: args.egress_proxy.clone(), ..EgressSettings::default() })
 }
 
 /// An engine that did not start, as a failure of the command.

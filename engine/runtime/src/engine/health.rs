@@ -182,16 +182,21 @@ impl Engine {
                 let help = "make it readable again; what was pushed meanwhile waits in its lane";
                 return check(&id, "warning", reason.clone(), Some(help.to_owned()));
             }
-            if !r.hook {
-                let help = format!("`kickwheel repos add {} --name {}` installs it again", r.url, r.id);
-                return check(
-                    &id,
-                    "warning",
-                    format!("{} has no hook of ours, so pushes are not noticed", r.url),
-                    Some(help),
-                );
+            match (r.hook, r.poll_ms) {
+                (true, _) => check(&id, "ok", r.url.clone(), None),
+                (false, Some(ms)) => {
+                    let every = ms.div_ceil(1000);
+                    check(&id, "ok", format!("{}, looked at every {every} s", r.url), None)
+                }
+                (false, None) => {
+                    let message = format!(
+                        "{} is not polled and has no hook of ours: without a webhook, pushes are not noticed",
+                        r.url
+                    );
+                    let help = format!("`kickwheel repos add {} --name {} --poll 60s` has it polled", r.url, r.id);
+                    check(&id, "warning", message, Some(help))
+                }
             }
-            check(&id, "ok", r.url.clone(), None)
         };
         page.items.iter().map(told).collect()
     }

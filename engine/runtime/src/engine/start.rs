@@ -10,6 +10,7 @@ use std::{
 };
 
 use kickwheel_artifacts::Artifacts;
+use kickwheel_egress::Egress;
 use kickwheel_pool::{Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Pool};
 use kickwheel_repos::Mirrors;
 use kickwheel_schemas::Millis;
@@ -38,6 +39,8 @@ use crate::{
 
 /// Identities of events are remembered this long.
 const SEEN_MS: u64 = 30 * 24 * 3600 * 1000;
+/// What a pool keeps of an ended attempt beside its folder (a container, say) goes after this long.
+const ENDED_JOBS_KEPT: Duration = Duration::from_hours(1);
 /// Between two rounds of housekeeping.
 const HOUSEKEEPING: Duration = Duration::from_secs(60);
 /// Finished runs sealed in one round.
@@ -91,7 +94,8 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     let store = Store::open_with(&url, options).await.map_err(|e| part("database", &e))?;
     let artifacts = Artifacts::local(folder.path("artifacts")).map_err(|e| part("artifact store", &e))?;
     let bus = Bus::open(&config.bus).map_err(|e| part("bus", &e))?;
-    let mirrors = Mirrors::open(folder.path("mirrors")).map_err(|e| part("mirrors", &e))?;
+    let egress = Egress::new(config.egress.clone()).map_err(|e| part("egress policy", &e))?;
+    let mirrors = Mirrors::open_with(folder.path("mirrors"), egress).map_err(|e| part("mirrors", &e))?;
     let mut capacity = Capacity::of_this_machine();
     if let Some(cpu_milli) = config.local_cpu_milli {
         capacity.cpu_milli = cpu_milli;
@@ -144,6 +148,8 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         sources: Mutex::default(),
         decider: Notify::new(),
         streams_changed: Notify::new(),
+        schedules_changed: Notify::new(),
+        repos_changed: Notify::new(),
         reporter: Notify::new(),
         news: watch::channel(0).0,
         draining: AtomicBool::new(false),
@@ -294,6 +300,13 @@ async fn housekeeping(shared: Arc<Shared>) {
         let forget = Write::ForgetSeen(ForgetSeen { before });
         if let Err(e) = shared.store.write(vec![forget]).await {
             tracing::debug!("housekeeping waits: {e}");
+        }
+        for place in shared.pools.all() {
+            match place.pool.sweep(ENDED_JOBS_KEPT).await {
+                Ok(0) => {}
+                Ok(swept) => tracing::debug!(pool = place.name, swept, "what ended long ago is removed"),
+                Err(e) => tracing::debug!(pool = place.name, "what ended long ago stays for now: {e}"),
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(HOUSEKEEPING) => {}

@@ -4,10 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use kickwheel_artifacts::ArtifactError;
 use kickwheel_core::event::PinnedSource;
-use kickwheel_repos::{ExportError, Selection};
+use kickwheel_repos::{ExportError, Retry, Selection};
 use kickwheel_schemas::{ArtifactRef, Digest, Manifest};
 
-use crate::shared::{DEFAULT_PROJECT, Shared};
+use crate::{
+    origins,
+    shared::{DEFAULT_PROJECT, Shared},
+};
 
 /// Trees remembered in memory; beyond it the memory starts anew.
 const MAX_REMEMBERED: usize = 4_096;
@@ -61,7 +64,10 @@ async fn import(
             source.repo
         ))
     })?;
-    let mirror = shared.mirrors.mirror(DEFAULT_PROJECT, &row.name, &row.url).await.map_err(|e| transient(&e))?;
+    let mirror = origins::mirror_of(shared, &row).await.map_err(|e| match e.retry() {
+        Retry::Now | Retry::Later => transient(&e),
+        Retry::Stop => SourceError::Permanent(e.to_string()),
+    })?;
     let folder = tempfile::tempdir_in(shared.folder.path("tmp")).map_err(|e| transient(&e))?;
     let dest = folder.path().join("tree");
     shared.mirrors.export(&mirror, &source.commit, selection, &dest).await.map_err(|e| match e {
