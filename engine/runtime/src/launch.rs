@@ -154,7 +154,9 @@ fn cause(event: &CloudEvent) -> String {
         payload::DATASET_VERSION_PUBLISHED => {
             format!("version {} of dataset {}", event.data.get("version").unwrap_or(&Value::Null), text("dataset"))
         }
-        payload::RUN_FINISHED => format!("end of run {} of {} ({})", short(text("run")), text("workflow"), text("state")),
+        payload::RUN_FINISHED => {
+            format!("end of run {} of {} ({})", short(text("run")), text("workflow"), text("state"))
+        }
         payload::MODEL_PROMOTED => format!(
             "version {} of model {} became {}",
             event.data.get("version").unwrap_or(&Value::Null),
