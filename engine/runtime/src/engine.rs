@@ -8,9 +8,11 @@ mod assets;
 mod bus;
 mod events;
 mod health;
+pub mod quarantine;
 mod registry;
 mod runs;
 mod start;
+pub mod triggers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

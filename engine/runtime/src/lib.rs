@@ -31,6 +31,11 @@ mod shared;
 mod twin;
 mod view;
 
-pub use engine::{AdhocError, AssetKind, Config, Engine, LogQuery, RunQuery, RunSelector, access::Bearer};
+pub use engine::{
+    AdhocError, AssetKind, Config, Engine, LogQuery, RunQuery, RunSelector,
+    access::Bearer,
+    quarantine::{Held, HeldInput},
+    triggers::{BoundRepo, Trigger},
+};
 pub use error::{ApiError, StartError};
 pub use kickwheel_store::rows::WatchRow;
