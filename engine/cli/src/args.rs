@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kickwheel_runtime::bus::BusConfig;
+use kickwheel_schemas::api::{KafkaStart, MissedTicks, Role, TriggerKind};
 use kickwheel_triggers::http::Provider;
 
 use crate::exit;
@@ -35,6 +36,9 @@ pub struct Global {
     /// The data folder [default: $XDG_DATA_HOME/kickwheel or ~/.local/share/kickwheel]
     #[arg(long, global = true, env = "KICKWHEEL_DATA", value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// PEM file of an authority that may have signed the server's certificate, beside the system's
+    #[arg(long, global = true, env = "KICKWHEEL_CA_FILE", value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
     /// Print JSON instead of text for people
     #[arg(long, global = true)]
     pub json: bool,
@@ -107,9 +111,15 @@ pub enum Command {
     /// Repositories whose pushes start workflows
     #[command(subcommand)]
     Repos(Repos),
-    /// Sources of events
+    /// Where events come from: webhooks, topics, schedules
     #[command(subcommand)]
     Triggers(Triggers),
+    /// Values that are kept encrypted
+    #[command(subcommand)]
+    Secrets(Secrets),
+    /// Who may use the API
+    #[command(subcommand)]
+    Tokens(Tokens),
     /// What carries events: what waits, and what is read
     #[command(subcommand)]
     Bus(Bus),
@@ -128,7 +138,8 @@ pub enum Command {
 /// `serve`.
 #[derive(Debug, Args)]
 pub struct Serve {
-    /// Loopback address to listen on; port 0 takes a free one
+    /// Address to listen on; port 0 takes a free one. Any but loopback needs TLS or a trusted proxy, an API token, and
+    /// no host processes of the engine's own user
     #[arg(long, default_value = "127.0.0.1:7070", value_name = "HOST:PORT")]
     pub listen: String,
     /// `postgres://…` [default: SQLite in the data folder]
@@ -163,9 +174,43 @@ pub struct Serve {
     /// Commit every plugin call of a chain by itself instead of letting pure calls run ahead of the commit
     #[arg(long, env = "KICKWHEEL_NO_PURE_BATCHING")]
     pub no_pure_batching: bool,
+    /// PEM file with the certificate, and those between it and an authority: speak TLS. Read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the certificate's private key
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Addresses of the proxy in front, such as 10.0.0.0/24: its X-Forwarded headers are believed. Can be given again
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    pub trusted_proxy: Vec<ipnet::IpNet>,
+    /// URL under which others reach this server: for links, and as a name that it answers to
+    #[arg(long, value_name = "URL", value_parser = public_url)]
+    pub public_url: Option<reqwest::Url>,
+    /// Another name that this server answers to. Can be given again
+    #[arg(long = "host", value_name = "NAME")]
+    pub hosts: Vec<String>,
+    /// Whether steps without an image may run as processes of this machine
+    #[arg(long, value_enum, default_value_t = OnOff::On)]
+    pub host_processes: OnOff,
+    /// Unix user that such processes run as [default: the engine's own]
+    #[arg(long, value_name = "NAME")]
+    pub job_user: Option<String>,
+    /// File with the key that encrypts secrets, 64 hex digits; KICKWHEEL_SECRETS_KEY gives the key itself [default:
+    /// secrets.key in the data folder, made when it is needed]
+    #[arg(long, value_name = "FILE")]
+    pub secrets_key_file: Option<PathBuf>,
     /// How long to let things end after SIGTERM
     #[arg(long, default_value = "10s", value_name = "TIME", value_parser = crate::times::duration)]
     pub drain: std::time::Duration,
+}
+
+/// A switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnOff {
+    /// Yes.
+    On,
+    /// No.
+    Off,
 }
 
 /// `run`.
@@ -305,6 +350,193 @@ pub enum Events {
         /// The file
         file: PathBuf,
     },
+    /// What could not become an event, or could not be decided
+    #[command(subcommand)]
+    Quarantine(Quarantine),
+}
+
+/// `events quarantine`.
+#[derive(Debug, Subcommand)]
+pub enum Quarantine {
+    /// List what is held, newest first
+    Ls {
+        /// At most this many
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+        /// Also inputs that somebody has dealt with
+        #[arg(long)]
+        all: bool,
+    },
+    /// Show one with its headers and its body
+    Show {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+    /// Take it in with another body, as a new event that names its cause
+    Edit {
+        /// Its id, or the beginning of it
+        id: String,
+        /// File with the body as it should have been; of an event, the whole event as JSON. `-` is stdin
+        #[arg(long, value_name = "FILE")]
+        body: PathBuf,
+    },
+    /// Take it in as it is: what was in the way is there no more
+    Replay {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+    /// Give it up
+    Drop {
+        /// Its id, or the beginning of it
+        id: String,
+        /// Why, for those who look later
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+}
+
+/// `triggers`.
+#[derive(Debug, Subcommand)]
+pub enum Triggers {
+    /// Make a trigger, or change the one of that name
+    Add(Box<NewTrigger>),
+    /// List triggers, and what became of what they were sent
+    Ls,
+    /// Show one trigger, and what has to be done at the sender's
+    Get {
+        /// Its name
+        name: String,
+    },
+    /// Remove a trigger
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// Take nothing in through it
+    Pause {
+        /// Names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Take things in again
+    Resume {
+        /// Names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Say what a request of a provider would become, without a server: its CloudEvents, one JSON object per line
+    Translate(Translate),
+}
+
+/// `triggers add`.
+#[derive(Debug, Args)]
+pub struct NewTrigger {
+    /// Its name; for webhooks the last part of the URL
+    pub name: String,
+    /// github, cloudevents, standard-webhooks, kafka or cron
+    #[arg(long, value_parser = kind)]
+    pub kind: TriggerKind,
+    /// github: the bound repository
+    #[arg(long, value_name = "NAME")]
+    pub repo: Option<String>,
+    /// Webhooks: the secret that signs; given twice, the new one and then the one before it
+    #[arg(long = "secret", value_name = "NAME")]
+    pub secrets: Vec<String>,
+    /// Webhooks: take requests that nobody signed. Whoever knows the URL can then send events
+    #[arg(long)]
+    pub unsigned: bool,
+    /// Webhooks: largest body [default: 5 MiB]
+    #[arg(long, value_name = "N")]
+    pub max_bytes: Option<u64>,
+    /// Webhooks: how many requests, such as 5/s or 100/m [default: 100/s]
+    #[arg(long, value_name = "RATE", value_parser = rate)]
+    pub rate: Option<u32>,
+    /// cron: five fields, six with seconds in front, or @daily and its like
+    #[arg(long)]
+    pub schedule: Option<String>,
+    /// cron: IANA name of the zone [default: UTC]
+    #[arg(long, value_name = "ZONE")]
+    pub timezone: Option<String>,
+    /// cron: what becomes of ticks that were not fired in time: latest, all or none [default: latest]
+    #[arg(long, value_parser = missed)]
+    pub missed: Option<MissedTicks>,
+    /// cron: how late a tick may be
+    #[arg(long, value_name = "TIME", value_parser = crate::times::duration)]
+    pub deadline: Option<std::time::Duration>,
+    /// kafka: HOST:PORT, several parted by commas [default: those of the engine's own bus]
+    #[arg(long)]
+    pub brokers: Option<String>,
+    /// kafka: the topic
+    #[arg(long)]
+    pub topic: Option<String>,
+    /// kafka: where reading begins: earliest or latest [default: latest]
+    #[arg(long, value_parser = start)]
+    pub from: Option<KafkaStart>,
+    /// kafka: type of the events that records become which are no CloudEvents [default: such a record is quarantined]
+    #[arg(long, value_name = "TYPE")]
+    pub record_type: Option<String>,
+    /// kafka: property of librdkafka that is no secret
+    #[arg(long = "property", value_name = "NAME=VALUE")]
+    pub properties: Vec<String>,
+    /// kafka: property of librdkafka whose value is a secret
+    #[arg(long = "secret-property", value_name = "NAME=SECRET")]
+    pub secret_properties: Vec<String>,
+}
+
+/// `secrets`.
+#[derive(Debug, Subcommand)]
+pub enum Secrets {
+    /// Keep a value, from stdin or a file
+    Set {
+        /// Its name
+        name: String,
+        /// File with the value [default: stdin]
+        #[arg(long, value_name = "FILE")]
+        from_file: Option<PathBuf>,
+        /// Only runs of these full refs may see it, such as refs/heads/main or refs/tags/v*. Can be given again [default:
+        /// every run of the project]
+        #[arg(long = "ref", value_name = "PATTERN")]
+        refs: Vec<String>,
+    },
+    /// List names, never values
+    Ls,
+    /// Forget a secret
+    Rm {
+        /// Its name
+        name: String,
+    },
+    /// Encrypt all secrets with another key
+    Rekey {
+        /// File with the new key, 64 hex digits [default: a new one is made]
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
+}
+
+/// `tokens`.
+#[derive(Debug, Subcommand)]
+pub enum Tokens {
+    /// Make a token and print it, once
+    Create {
+        /// What it is for
+        name: String,
+        /// What its bearer may do: viewer (look), operator (start, cancel, retry, replay), approver, or admin (everything)
+        #[arg(long, value_parser = role)]
+        role: Role,
+        /// Only in this project [default: in all]
+        #[arg(long)]
+        project: Option<String>,
+        /// How long it is accepted, such as 30d [default: until it is revoked]
+        #[arg(long, value_name = "TIME", value_parser = crate::times::duration)]
+        expires: Option<std::time::Duration>,
+    },
+    /// List tokens, also those that are over
+    Ls,
+    /// End a token
+    Revoke {
+        /// Its id, or its name
+        name: String,
+    },
 }
 
 /// `workflows`.
@@ -435,13 +667,6 @@ pub enum Repos {
     },
 }
 
-/// `triggers`.
-#[derive(Debug, Subcommand)]
-pub enum Triggers {
-    /// Say what a request of a provider would become, without a server: its CloudEvents, one JSON object per line
-    Translate(Translate),
-}
-
 /// `triggers translate`.
 #[derive(Debug, Args)]
 pub struct Translate {
@@ -493,6 +718,54 @@ pub enum Hook {
         #[arg(long)]
         repo: String,
     },
+}
+
+fn one_of<T>(text: &str, known: &[(&str, T)]) -> Result<T, String>
+where
+    T: Copy,
+{
+    let names = || known.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    known.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| format!("one of {}", names()))
+}
+
+fn kind(text: &str) -> Result<TriggerKind, String> {
+    one_of(text, &TriggerKind::ALL.map(|kind| (kind.as_str(), kind)))
+}
+
+fn role(text: &str) -> Result<Role, String> {
+    one_of(text, &Role::ALL.map(|role| (role.as_str(), role)))
+}
+
+fn missed(text: &str) -> Result<MissedTicks, String> {
+    one_of(text, &[("latest", MissedTicks::Latest), ("all", MissedTicks::All), ("none", MissedTicks::None)])
+}
+
+fn start(text: &str) -> Result<KafkaStart, String> {
+    one_of(text, &[("earliest", KafkaStart::Earliest), ("latest", KafkaStart::Latest)])
+}
+
+/// Requests per minute.
+fn rate(text: &str) -> Result<u32, String> {
+    let wrong = || "a number per second or minute, such as 5/s or 100/m".to_owned();
+    let (number, unit) = text.split_once('/').ok_or_else(wrong)?;
+    let number: u32 = number.parse().map_err(|_| wrong())?;
+    let per_minute = match unit {
+        "s" => number.checked_mul(60),
+        "m" => Some(number),
+        _ => None,
+    };
+    per_minute.filter(|n| *n > 0).ok_or_else(wrong)
+}
+
+fn network(text: &str) -> Result<ipnet::IpNet, String> {
+    let address = || text.parse::<std::net::IpAddr>().map(ipnet::IpNet::from);
+    text.parse().or_else(|_| address()).map_err(|_| "an address or a network, such as 10.0.0.0/24".to_owned())
+}
+
+fn public_url(text: &str) -> Result<reqwest::Url, String> {
+    let url = reqwest::Url::parse(text).ok().filter(|u| matches!(u.scheme(), "http" | "https") && u.has_host());
+    url.filter(|u| u.path() == "/" && u.query().is_none())
+        .ok_or_else(|| "a URL without a path, such as https://kick.example".to_owned())
 }
 
 fn cpu(text: &str) -> Result<u64, String> {

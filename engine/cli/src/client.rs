@@ -1,6 +1,6 @@
 //! Speaks to the server's API, finds the server, and turns whatever goes wrong into words that say what to do.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use kickwheel_schemas::api::{Page, Problem};
 use reqwest::{Method, Response, StatusCode, Url, header};
@@ -72,15 +72,20 @@ impl Client {
                 .help("name the file with --token-file; `kickwheel serve` prints where it is"));
             }
         };
-        Self::new(base, Some(token))
+        Self::new(base, Some(token), global.ca_file.as_deref())
     }
 
-    /// A client of the server at `base`. Without a token only `/health` answers.
-    pub fn new(base: Url, token: Option<String>) -> Result<Self, Failure> {
+    /// A client of the server at `base`. Without a token only `/health` answers. `authority` may sign certificates beside
+    /// those that the system trusts.
+    pub fn new(base: Url, token: Option<String>, authority: Option<&Path>) -> Result<Self, Failure> {
         // Fails when it is done already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder();
+        for certificate in authority.map(certificates).transpose()?.into_iter().flatten() {
+            builder = builder.add_root_certificate(certificate);
+        }
         // No proxy and no redirects: the token goes to the named server and nowhere else.
-        let http = reqwest::Client::builder()
+        let http = builder
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
@@ -109,6 +114,18 @@ impl Client {
     /// `POST` whose answer says nothing but that it was taken.
     pub async fn post_nothing(&self, path: &[&str], body: &impl Serialize) -> Result<(), Failure> {
         self.send(self.request(Method::POST, path).json(body).timeout(ANSWER_TIMEOUT)).await.map(drop)
+    }
+
+    /// `PUT` below `/api/v1`.
+    pub async fn put<T: DeserializeOwned>(&self, path: &[&str], body: &impl Serialize) -> Result<Fetched<T>, Failure> {
+        let request = self.request(Method::PUT, path).json(body).timeout(ANSWER_TIMEOUT);
+        self.read(self.send(request).await?).await
+    }
+
+    /// `DELETE` below `/api/v1`, which says what became of it.
+    pub async fn delete_told<T: DeserializeOwned>(&self, path: &[&str]) -> Result<Fetched<T>, Failure> {
+        let request = self.request(Method::DELETE, path).timeout(ANSWER_TIMEOUT);
+        self.read(self.send(request).await?).await
     }
 
     /// `DELETE` below `/api/v1`.
@@ -165,8 +182,8 @@ impl Client {
         if status.is_success() {
             return Ok(response);
         }
-        let json =
-            response.headers().get(header::CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/json"));
+        let content_type = response.headers().get(header::CONTENT_TYPE);
+        let json = content_type.is_some_and(|v| v.as_bytes().starts_with(b"application/problem+json"));
         let body = response.bytes().await.map_err(|e| self.unreachable(&e))?;
         match serde_json::from_slice::<Problem>(&body) {
             Ok(problem) if json => Err(self.problem(status, problem)),
@@ -219,6 +236,15 @@ impl Client {
     }
 }
 
+fn certificates(file: &Path) -> Result<Vec<reqwest::Certificate>, Failure> {
+    let unusable = |e: &dyn std::fmt::Display| {
+        Failure::usage(format!("cannot use {} as the file of an authority: {e}", file.display()))
+            .help("give a PEM file with --ca-file")
+    };
+    let bytes = fs::read(file).map_err(|e| unusable(&e))?;
+    reqwest::Certificate::from_pem_bundle(&bytes).map_err(|e| unusable(&e))
+}
+
 /// The innermost error: `connection refused` says more than `error sending request`.
 fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
@@ -233,7 +259,7 @@ mod tests {
     use super::*;
 
     fn client(base: &str) -> Client {
-        Client::new(Url::parse(base).expect("a URL"), None).expect("a client")
+        Client::new(Url::parse(base).expect("a URL"), None, None).expect("a client")
     }
 
     fn check(base: &str, path: &[&str], url: &str) {

@@ -11,11 +11,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use kickwheel_runtime::secrets::KeySource;
+use zeroize::Zeroizing;
+
 use crate::{
     args::Global,
     exit::{Exit, Failure},
 };
 
+/// Variable that holds the key of the secrets.
+const SECRETS_KEY: &str = "KICKWHEEL_SECRETS_KEY";
 /// Random bytes of a secret.
 const SECRET_BYTES: usize = 32;
 
@@ -45,6 +50,18 @@ pub fn endpoint_file(data: &Path) -> PathBuf {
 /// File with the token of a data folder.
 pub fn token_file(data: &Path) -> PathBuf {
     data.join("token")
+}
+
+/// Where the key of the secrets comes from. The environment gives the key itself, so it is no option: others can read a
+/// command line.
+pub fn secrets_key(file: Option<&Path>) -> KeySource {
+    if let Some(path) = file {
+        return KeySource::File(path.to_owned());
+    }
+    match std::env::var(SECRETS_KEY) {
+        Ok(text) if !text.trim().is_empty() => KeySource::Given(Zeroizing::new(text)),
+        Ok(_) | Err(_) => KeySource::Folder,
+    }
 }
 
 /// Makes the folder if absent, for its owner only: it holds the token, sources and models.

@@ -10,9 +10,11 @@ pub mod cron;
 mod events;
 mod health;
 pub mod polling;
+pub mod quarantine;
 mod registry;
 mod runs;
 mod start;
+pub mod triggers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 

@@ -37,6 +37,8 @@ pub use engine::{
     access::Bearer,
     cron::CronMemory,
     polling::{Listed, PollPosition, PollState, PolledRepo, SeenRef, Unlisted},
+    quarantine::{Held, HeldInput},
+    triggers::{BoundRepo, Trigger},
 };
 pub use error::{ApiError, StartError};
 pub use kickwheel_egress::Settings as EgressSettings;

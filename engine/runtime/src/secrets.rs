@@ -395,7 +395,8 @@ fn check(name: &str, value: &[u8], refs: &[String]) -> Result<(), String> {
             "{name:?} is no name of a secret; use letters, digits, `-`, `_` and `.`, at most {MAX_NAME_BYTES} of them"
         ));
     }
-    if value.is_empty() {
+    // Whoever reads a secret from a file takes its last line break off.
+    if value.iter().all(|byte| matches!(byte, b'\n' | b'\r')) {
         return Err(format!("the value of {name} is empty"));
     }
     if value.len() > MAX_VALUE_BYTES {

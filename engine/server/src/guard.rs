@@ -1,11 +1,16 @@
-//! Who may speak: local programs that name this server and hold its token.
+//! Who may speak: programs that name this server, and pages of its own.
 //!
 //! Loopback alone keeps nobody out: any page in a browser on this machine can send requests here, and by DNS rebinding
-//! even read the answers. So `Host` must name this listener, a page's `Origin` must be this listener's own, and everything
-//! but the bare health needs the token. `Host` and `Origin` are checked first and for every path, so that a foreign page
-//! learns nothing at all, not even that a token is missing.
+//! even read the answers. So `Host` must name this server and a page's `Origin` must be its own. Both are checked first and
+//! for every path, so that a foreign page learns nothing at all, not even that a token is missing. What a proxy says
+//! about a request counts only where the proxy's address is trusted.
+//!
+//! Not here: tokens ([`crate::access`]) and webhooks, which are signed and name us as they like ([`crate::hooks`]).
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use axum::{
     extract::{Request, State},
@@ -13,18 +18,38 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use subtle::ConstantTimeEq as _;
+use ipnet::IpNet;
 
 use crate::{refusal::Refusal, routes::Door};
 
 /// Time until a response's headers must be there. Long polls end well before it; streams begin before it.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The only names under which a listener on loopback may be addressed.
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// The address of ours that it reached.
+    pub local: SocketAddr,
+    /// Whether it came by TLS.
+    pub tls: bool,
+}
+
+/// The names under which this server may be addressed, and whose word about that counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hosts {
     names: Vec<String>,
     port: u16,
+    /// Given by the operator: with any port, as a proxy may listen on another.
+    public: Vec<String>,
+    proxies: Vec<IpNet>,
+}
+
+/// A request as its sender saw it.
+struct Seen<'r> {
+    host: Option<&'r str>,
+    https: bool,
 }
 
 impl Hosts {
@@ -32,47 +57,86 @@ impl Hosts {
     /// port.
     pub fn of(address: SocketAddr) -> Self {
         let mut names = vec!["127.0.0.1".to_owned(), "localhost".to_owned(), "[::1]".to_owned()];
-        let own = match address {
-            SocketAddr::V4(v4) => v4.ip().to_string(),
-            SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
-        };
-        if !names.contains(&own) {
+        let own = literal(address.ip());
+        if !names.contains(&own) && !address.ip().is_unspecified() {
             names.push(own);
         }
-        Self { names, port: address.port() }
+        Self { names, port: address.port(), public: Vec::new(), proxies: Vec::new() }
     }
 
-    /// Whether `host[:port]` is this listener. Without a port, HTTP's own is meant.
-    fn contains(&self, host: &str) -> bool {
+    /// And these, with any port.
+    pub fn named(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.public.extend(names.into_iter().map(|name| name.to_ascii_lowercase()));
+        self
+    }
+
+    /// What these say about a request is believed.
+    pub fn behind(mut self, proxies: impl IntoIterator<Item = IpNet>) -> Self {
+        self.proxies.extend(proxies);
+        self
+    }
+
+    /// Whether that is a proxy whose word counts.
+    pub fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// Whether `host[:port]` is this server. Without a port, the scheme's own is meant.
+    fn contains(&self, host: &str, https: bool, local: Option<SocketAddr>) -> bool {
         let host = host.to_ascii_lowercase();
+        let default = if https { 443 } else { 80 };
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) if !port.contains(']') => (name, port.parse::<u16>().ok()),
-            _ => (host.as_str(), Some(80)),
+            _ => (host.as_str(), Some(default)),
         };
-        port == Some(self.port) && self.names.iter().any(|n| n == name)
+        let Some(port) = port else { return false };
+        self.public.iter().any(|n| n == name)
+            || (port == self.port && self.names.iter().any(|n| n == name))
+            // An address, unlike a name, cannot be made to lead here by somebody else.
+            || local.is_some_and(|local| port == local.port() && literal(local.ip().to_canonical()) == name)
     }
 
-    fn is_origin(&self, origin: &str) -> bool {
-        origin.strip_prefix("http://").is_some_and(|host| self.contains(host))
+    fn is_origin(&self, origin: &str, https: bool, local: Option<SocketAddr>) -> bool {
+        let scheme = if https { "https://" } else { "http://" };
+        origin.strip_prefix(scheme).is_some_and(|host| self.contains(host, https, local))
+    }
+
+    fn seen<'r>(&self, headers: &'r HeaderMap, peer: Option<&Peer>) -> Seen<'r> {
+        let mut hosts = headers.get_all(header::HOST).iter();
+        let host = hosts.next().and_then(|v| v.to_str().ok()).filter(|_| hosts.next().is_none());
+        let mut seen = Seen { host, https: peer.is_some_and(|p| p.tls) };
+        if peer.is_some_and(|p| self.trusts(p.address)) {
+            let first = |name: &str| Some(headers.get(name)?.to_str().ok()?.split(',').next()?.trim());
+            seen.host = first("x-forwarded-host").or(seen.host);
+            seen.https = first("x-forwarded-proto").map_or(seen.https, |proto| proto.eq_ignore_ascii_case("https"));
+        }
+        seen
     }
 
     /// Refuses what names another host, or comes from a page of another origin.
-    fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
-        let mut hosts = headers.get_all(header::HOST).iter();
-        let host = hosts.next().and_then(|v| v.to_str().ok());
-        let authority_fits = uri.authority().is_none_or(|a| self.contains(a.as_str()));
-        if hosts.next().is_some() || !authority_fits || !host.is_some_and(|h| self.contains(h)) {
+    fn check(&self, uri: &Uri, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(), Refusal> {
+        let (seen, local) = (self.seen(headers, peer), peer.map(|p| p.local));
+        let authority_fits = uri.authority().is_none_or(|a| self.contains(a.as_str(), seen.https, local));
+        if !authority_fits || !seen.host.is_some_and(|h| self.contains(h, seen.https, local)) {
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "foreign_host",
                 format!(
-                    "the `Host` header must name this server as 127.0.0.1, localhost or [::1] with port {}",
+                    "the `Host` header must name this server as 127.0.0.1, localhost or [::1] with port {}, or by a name \
+                     that `serve` was given with --host or --public-url",
                     self.port
                 ),
             ));
         }
+        self.check_origin(headers, peer)
+    }
+
+    /// Refuses what comes from a page of another origin.
+    pub fn check_origin(&self, headers: &HeaderMap, peer: Option<&Peer>) -> Result<(), Refusal> {
+        let (seen, local) = (self.seen(headers, peer), peer.map(|p| p.local));
         for origin in headers.get_all(header::ORIGIN) {
-            if !origin.to_str().is_ok_and(|o| self.is_origin(o)) {
+            if !origin.to_str().is_ok_and(|o| self.is_origin(o, seen.https, local)) {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
                     "foreign_origin",
@@ -84,32 +148,17 @@ impl Hosts {
     }
 }
 
-/// Whether the request carries the token. Compared in constant time, so that answering times tell nothing about it.
-pub fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return false;
-    };
-    let value = value.as_bytes();
-    let Some((scheme, given)) = value.split_at_checked("Bearer ".len()) else {
-        return false;
-    };
-    scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty() && bool::from(given.ct_eq(token.as_bytes()))
+fn literal(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
 }
 
-/// The same for all requests without, or with a wrong, token.
-pub fn unauthorized() -> Refusal {
-    Refusal::new(
-        StatusCode::UNAUTHORIZED,
-        "unauthorized",
-        "send `Authorization: Bearer <token>`; the token is in the file `token` of the data folder. The command line \
-         finds it by itself: `kickwheel runs ls`",
-    )
-}
-
-/// Around everything: foreign hosts and origins, a limit on time, and headers that keep browsers from guessing.
+/// Around everything but webhooks: foreign hosts and origins, and a limit on time.
 pub async fn fence(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let mut response = match door.hosts().check(request.uri(), request.headers()) {
+    let peer = request.extensions().get::<Peer>();
+    match door.hosts().check(request.uri(), request.headers(), peer) {
         Err(refusal) => refusal.into_response(),
         Ok(()) => match tokio::time::timeout(RESPONSE_TIMEOUT, next.run(request)).await {
             Ok(response) => response,
@@ -120,6 +169,25 @@ pub async fn fence(State(door): State<Door>, request: Request, next: Next) -> Re
             )
             .into_response(),
         },
+    }
+}
+
+/// Around everything: who must come through a proxy does, and headers that keep browsers from guessing.
+pub async fn wrap(State(door): State<Door>, request: Request, next: Next) -> Response {
+    let around = door.must_come_through_proxy()
+        && request
+            .extensions()
+            .get::<Peer>()
+            .is_some_and(|p| !p.address.is_loopback() && !door.hosts().trusts(p.address));
+    let mut response = if around {
+        Refusal::new(
+            StatusCode::FORBIDDEN,
+            "not_through_proxy",
+            "this server speaks no TLS itself: reach it through the proxy in front of it",
+        )
+        .into_response()
+    } else {
+        next.run(request).await
     };
     let headers = response.headers_mut();
     for (name, value) in [
@@ -133,14 +201,6 @@ pub async fn fence(State(door): State<Door>, request: Request, next: Next) -> Re
     response
 }
 
-/// Around everything that needs the token, unknown routes included: without it nobody learns which routes there are.
-pub async fn lock(State(door): State<Door>, request: Request, next: Next) -> Response {
-    if !is_authorized(request.headers(), door.token()) {
-        return unauthorized().into_response();
-    }
-    next.run(request).await
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,7 +210,7 @@ mod tests {
     }
 
     fn check_host(host: &str, ours: bool) {
-        assert_eq!(hosts().contains(host), ours, "{host}");
+        assert_eq!(hosts().contains(host, false, None), ours, "{host}");
     }
 
     #[test]
@@ -169,43 +229,54 @@ mod tests {
     }
 
     #[test]
-    fn without_a_port_only_a_listener_on_port_80_is_meant() {
+    fn without_a_port_only_a_listener_on_the_schemes_own_port_is_meant() {
         let hosts = Hosts::of("[::1]:80".parse().expect("an address"));
-        assert!(hosts.contains("localhost") && hosts.contains("[::1]") && hosts.contains("[::1]:80"));
+        assert!(hosts.contains("localhost", false, None) && hosts.contains("[::1]:80", false, None));
+        assert!(!hosts.contains("localhost", true, None));
+        let hosts = Hosts::of("[::1]:443".parse().expect("an address"));
+        assert!(hosts.contains("localhost", true, None) && !hosts.contains("localhost", false, None));
     }
 
     #[test]
-    fn an_origin_is_ours_only_over_http_with_our_port() {
-        assert!(hosts().is_origin("http://localhost:7070"));
-        assert!(!hosts().is_origin("https://localhost:7070"));
-        assert!(!hosts().is_origin("http://localhost:3000"));
-        assert!(!hosts().is_origin("null"));
+    fn an_origin_is_ours_only_over_our_scheme_with_our_port() {
+        assert!(hosts().is_origin("http://localhost:7070", false, None));
+        assert!(!hosts().is_origin("https://localhost:7070", false, None));
+        assert!(hosts().is_origin("https://localhost:7070", true, None));
+        assert!(!hosts().is_origin("http://localhost:3000", false, None));
+        assert!(!hosts().is_origin("null", false, None));
     }
 
-    fn check_token(header: Option<&'static str>, accepted: bool) {
+    #[test]
+    fn names_of_the_operators_and_the_address_that_was_reached_are_ours() {
+        let hosts = Hosts::of("0.0.0.0:7070".parse().expect("an address")).named(["Kick.Example".to_owned()]);
+        let local = Some("192.0.2.7:7070".parse().expect("an address"));
+        assert!(hosts.contains("kick.example", true, None) && hosts.contains("kick.example:8443", true, None));
+        assert!(hosts.contains("192.0.2.7:7070", false, local) && !hosts.contains("192.0.2.8:7070", false, local));
+        assert!(!hosts.contains("0.0.0.0:7070", false, local));
+        assert!(!hosts.contains("notkick.example", true, local));
+    }
+
+    fn forwarded(from: &str) -> Result<(), Refusal> {
+        let hosts = Hosts::of("0.0.0.0:7070".parse().expect("an address"))
+            .named(["kick.example".to_owned()])
+            .behind(["192.0.2.0/28".parse().expect("a net")]);
+        let peer = Peer {
+            address: from.parse().expect("an address"),
+            local: "198.51.100.1:7070".parse().expect("an address"),
+            tls: false,
+        };
         let mut headers = HeaderMap::new();
-        if let Some(value) = header {
-            headers.insert(header::AUTHORIZATION, HeaderValue::from_static(value));
-        }
-        assert_eq!(is_authorized(&headers, "abc"), accepted, "{header:?}");
+        headers.insert(header::HOST, HeaderValue::from_static("backend.internal:7070"));
+        headers.insert("x-forwarded-host", HeaderValue::from_static("kick.example"));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+        headers.insert(header::ORIGIN, HeaderValue::from_static("https://kick.example"));
+        hosts.check(&Uri::from_static("/"), &headers, Some(&peer))
     }
 
     #[test]
-    fn only_the_whole_token_as_bearer_opens() {
-        check_token(Some("Bearer abc"), true);
-        check_token(Some("bearer abc"), true);
-        check_token(Some("Bearer ab"), false);
-        check_token(Some("Bearer abcd"), false);
-        check_token(Some("Bearer "), false);
-        check_token(Some("Basic abc"), false);
-        check_token(Some("abc"), false);
-        check_token(None, false);
-    }
-
-    #[test]
-    fn an_empty_token_opens_nothing() {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer "));
-        assert!(!is_authorized(&headers, ""));
+    fn what_is_forwarded_counts_only_from_a_trusted_proxy() {
+        assert_eq!(forwarded("192.0.2.3"), Ok(()));
+        assert_eq!(forwarded("::ffff:192.0.2.3"), Ok(()));
+        assert_eq!(forwarded("192.0.2.77").expect_err("no proxy of ours").0.code, "foreign_host");
     }
 }

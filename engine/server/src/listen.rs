@@ -1,4 +1,4 @@
-//! The socket: a loopback address, limits on what a connection may cost, and an orderly end.
+//! The socket: which address may be taken, TLS, limits on what a connection may cost, and an orderly end.
 //!
 //! hyper is driven directly rather than through `axum::serve`, which has no settings for the size of a request's head,
 //! the time it may take, or the number of connections.
@@ -11,23 +11,27 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use ipnet::IpNet;
 use kickwheel_runtime::Engine;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream, lookup_host},
     sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    guard::Hosts,
+    guard::Peer,
     routes::{Door, router},
+    tls::Tls,
 };
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -41,6 +45,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Wait after a failed `accept`, which is nearly always a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Time for the handshake of TLS.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What the server needs beside the engine.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -52,6 +59,21 @@ pub struct ServerConfig {
     pub binary: PathBuf,
     /// How long requests may take to end once the server is told to stop.
     pub drain: Duration,
+    /// Names under which it may be addressed, beside those of the listener.
+    pub hosts: Vec<String>,
+    /// Proxies whose `X-Forwarded-…` headers are believed.
+    pub proxies: Vec<IpNet>,
+    /// The certificate; none: plain HTTP.
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// What the operator did before others may reach the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exposure {
+    /// It speaks TLS, or names the proxies that do.
+    pub secured: bool,
+    /// Steps without an image run as processes of this machine, and as the engine's own user.
+    pub host_processes_as_us: bool,
 }
 
 /// No socket.
@@ -65,16 +87,42 @@ pub enum BindError {
         /// Why.
         message: String,
     },
-    /// Others could reach it.
+    /// Others could reach it and read what is said.
     #[error(
-        "listen on {address}: it is not a loopback address, and the API is served without TLS or users; listen on \
-         127.0.0.1:{port}, and reach it from elsewhere through an SSH tunnel"
+        "listen on {address}: it is not a loopback address, and nothing protects what is said there; give --tls-cert and \
+         --tls-key, or name the proxy in front with --trusted-proxy, or listen on 127.0.0.1:{port}"
     )]
-    NotLoopback {
+    Unprotected {
         /// The address that was resolved.
         address: IpAddr,
         /// Its port.
         port: u16,
+    },
+    /// Whoever may start runs could read the engine's keys.
+    #[error(
+        "listen on {address}: it is not a loopback address, and steps would run as the engine's own user, who can read its \
+         keys; give --host-processes off, or --job-user NAME"
+    )]
+    HostProcesses {
+        /// The address that was resolved.
+        address: IpAddr,
+    },
+    /// Nobody but the data folder's owner could use it.
+    #[error(
+        "listen on {address}: it is not a loopback address, and there is no API token that is accepted; start on \
+         127.0.0.1, make one with `kickwheel tokens create`, and start again"
+    )]
+    NoTokens {
+        /// The address that was resolved.
+        address: IpAddr,
+    },
+    /// The tokens cannot be read.
+    #[error("listen on {address}: the tokens cannot be read: {message}")]
+    TokensUnknown {
+        /// The address that was resolved.
+        address: IpAddr,
+        /// Why.
+        message: String,
     },
     /// The system refused.
     #[error("listen on {address}: {source}; stop what uses this port or choose another with --listen")]
@@ -86,16 +134,34 @@ pub enum BindError {
     },
 }
 
-/// A listener on `address`, which must be a loopback one. Port 0 takes a free port.
-pub async fn bind(address: &str) -> Result<TcpListener, BindError> {
+/// A listener on `address`, which must be a loopback one unless `exposure` allows others. Port 0 takes a free port.
+pub async fn bind(address: &str, exposure: Exposure) -> Result<TcpListener, BindError> {
     let unresolved = |message: String| BindError::Address { address: address.to_owned(), message };
     let resolved: Vec<SocketAddr> = lookup_host(address).await.map_err(|e| unresolved(e.to_string()))?.collect();
     // Every address must be loopback, not only the one that is taken: a name that also leads elsewhere is a mistake.
     if let Some(foreign) = resolved.iter().find(|a| !a.ip().is_loopback()) {
-        return Err(BindError::NotLoopback { address: foreign.ip(), port: foreign.port() });
+        if !exposure.secured {
+            return Err(BindError::Unprotected { address: foreign.ip(), port: foreign.port() });
+        }
+        if exposure.host_processes_as_us {
+            return Err(BindError::HostProcesses { address: foreign.ip() });
+        }
     }
     let first = *resolved.first().ok_or_else(|| unresolved("it has no address".to_owned()))?;
     TcpListener::bind(first).await.map_err(|source| BindError::Listen { address: first, source })
+}
+
+/// Whether somebody could use a server on that address: any on loopback, else there must be a token that is accepted.
+pub async fn check_tokens(engine: &Engine, address: SocketAddr) -> Result<(), BindError> {
+    let address = address.ip();
+    if address.is_loopback() {
+        return Ok(());
+    }
+    match engine.live_tokens().await {
+        Ok(0) => Err(BindError::NoTokens { address }),
+        Ok(_) => Ok(()),
+        Err(e) => Err(BindError::TokensUnknown { address, message: e.to_string() }),
+    }
 }
 
 /// Serves until `shutdown` is ready, then takes no new connection, ends long polls and log streams, and waits for the
@@ -106,11 +172,14 @@ pub async fn serve(
     config: ServerConfig,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let hosts = Hosts::of(listener.local_addr()?);
-    let drain = config.drain;
+    let address = listener.local_addr()?;
+    let (drain, tls) = (config.drain, config.tls.clone());
     let ending = CancellationToken::new();
-    let router = router(Door::new(engine, config, hosts, ending.clone()));
-    let mut connections = accept_until(listener, &router, &ending, shutdown).await;
+    if let Some(tls) = tls.clone() {
+        tokio::spawn(tls.look_for_ever(ending.clone()));
+    }
+    let router = router(Door::new(engine, config, address, tls.clone(), ending.clone()));
+    let mut connections = accept_until(listener, &router, tls.as_deref(), &ending, shutdown).await;
     ending.cancel();
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, all_ended).await.is_err() {
@@ -123,6 +192,7 @@ pub async fn serve(
 async fn accept_until(
     listener: TcpListener,
     router: &Router,
+    tls: Option<&Tls>,
     ending: &CancellationToken,
     shutdown: impl Future<Output = ()>,
 ) -> JoinSet<()> {
@@ -142,7 +212,8 @@ async fn accept_until(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                connections.spawn(converse(stream, router.clone(), ending.clone(), permit));
+                let acceptor = tls.map(Tls::acceptor);
+                connections.spawn(greet(stream, acceptor, router.clone(), ending.clone(), permit));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -152,9 +223,34 @@ async fn accept_until(
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, ending: CancellationToken, _permit: OwnedSemaphorePermit) {
-    // Small answers to a local client: waiting for more to send only delays them.
+/// Speaks TLS first where there is any. A peer that does not, or that takes its time, is let go.
+async fn greet(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    ending: CancellationToken,
+    _permit: OwnedSemaphorePermit,
+) {
+    // Small answers: waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
+    let (Ok(address), Ok(local)) = (stream.peer_addr(), stream.local_addr()) else { return };
+    let peer = Peer { address: address.ip(), local, tls: acceptor.is_some() };
+    let router = router.layer(Extension(peer));
+    let Some(acceptor) = acceptor else {
+        return converse(stream, router, ending).await;
+    };
+    let greeted = tokio::select! {
+        greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => greeted,
+        () = ending.cancelled() => return,
+    };
+    match greeted {
+        Ok(Ok(stream)) => converse(stream, router, ending).await,
+        Ok(Err(error)) => tracing::debug!(%error, "no TLS came about"),
+        Err(_) => tracing::debug!("a handshake took too long"),
+    }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, ending: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
@@ -180,29 +276,33 @@ mod tests {
 
     #[tokio::test]
     async fn a_free_port_on_loopback_is_taken() {
-        let listener = bind("127.0.0.1:0").await.expect("a free port");
+        let listener = bind("127.0.0.1:0", Exposure::default()).await.expect("a free port");
         assert_ne!(listener.local_addr().expect("bound").port(), 0);
     }
 
     #[tokio::test]
-    async fn any_other_address_is_refused_with_what_to_do() {
-        let error = bind("0.0.0.0:7070").await.expect_err("not loopback");
-        assert!(matches!(error, BindError::NotLoopback { port: 7070, .. }), "{error:?}");
+    async fn any_other_address_is_refused_until_it_is_protected() {
+        let open = |secured, host_processes_as_us| Exposure { secured, host_processes_as_us };
+        let error = bind("0.0.0.0:7070", open(false, false)).await.expect_err("not protected");
+        assert!(matches!(error, BindError::Unprotected { port: 7070, .. }), "{error:?}");
         assert!(error.to_string().contains("127.0.0.1:7070"), "{error}");
-        assert!(matches!(bind("192.0.2.1:1").await, Err(BindError::NotLoopback { .. })));
+        let error = bind("0.0.0.0:0", open(true, true)).await.expect_err("its steps could read its keys");
+        assert!(matches!(error, BindError::HostProcesses { .. }), "{error:?}");
+        bind("0.0.0.0:0", open(true, false)).await.expect("protected");
+        assert!(matches!(bind("192.0.2.1:1", open(false, false)).await, Err(BindError::Unprotected { .. })));
     }
 
     #[tokio::test]
     async fn a_text_that_is_no_address_says_how_one_looks() {
-        let error = bind("7070").await.expect_err("no address");
+        let error = bind("7070", Exposure::default()).await.expect_err("no address");
         assert!(error.to_string().contains("HOST:PORT"), "{error}");
     }
 
     #[tokio::test]
     async fn a_taken_port_is_named() {
-        let first = bind("127.0.0.1:0").await.expect("a free port");
+        let first = bind("127.0.0.1:0", Exposure::default()).await.expect("a free port");
         let address = first.local_addr().expect("bound").to_string();
-        let error = bind(&address).await.expect_err("taken");
+        let error = bind(&address, Exposure::default()).await.expect_err("taken");
         assert!(error.to_string().contains(&address), "{error}");
     }
 }

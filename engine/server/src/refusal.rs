@@ -1,4 +1,4 @@
-//! How every error leaves: a [`Problem`] as JSON, with the status that tells a client whether to try again.
+//! How every error leaves: a [`Problem`] as `application/problem+json` (RFC 9457), with the status that tells a client whether to try again.
 //!
 //! The codes are stable and explained in `docs/errors.md`. Nothing is decided here about *what* is wrong: the engine's
 //! [`ApiError`] carries its own code and words.
@@ -10,6 +10,7 @@ use axum::{
 };
 use kickwheel_runtime::{AdhocError, ApiError};
 use kickwheel_schemas::api::Problem;
+use kickwheel_triggers::http::Refusal as Meaning;
 
 /// What `Retry-After` says when the engine is paused, in seconds. A full or locked database rarely clears sooner.
 pub const RETRY_AFTER_S: u16 = 2;
@@ -42,6 +43,13 @@ impl From<ApiError> for Refusal {
     }
 }
 
+impl From<Meaning> for Refusal {
+    fn from(meaning: Meaning) -> Self {
+        let status = StatusCode::from_u16(meaning.status).unwrap_or(StatusCode::BAD_REQUEST);
+        Self::new(status, meaning.code, meaning.reason)
+    }
+}
+
 impl From<AdhocError> for Refusal {
     fn from(error: AdhocError) -> Self {
         match error {
@@ -68,6 +76,7 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(self.0)).into_response();
         let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
         }

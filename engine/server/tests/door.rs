@@ -10,7 +10,7 @@ use axum::{
     http::{Method, Request, StatusCode, header},
 };
 use kickwheel_runtime::{Config, EgressSettings, Engine, POLL_GRACE, bus::BusConfig, secrets::KeySource};
-use kickwheel_server::{ServerConfig, bind, router, routes::Door, serve};
+use kickwheel_server::{Exposure, ServerConfig, bind, router, routes::Door, serve};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{
@@ -100,6 +100,9 @@ fn config(nudge: &Arc<Notify>) -> ServerConfig {
         hook_nudge: Arc::clone(nudge),
         binary: std::env::current_exe().expect("this program"),
         drain: Duration::from_secs(5),
+        hosts: Vec::new(),
+        proxies: Vec::new(),
+        tls: None,
     }
 }
 
@@ -304,7 +307,7 @@ async fn converse(address: SocketAddr, text: &str) -> String {
 async fn a_served_socket_limits_heads_and_ends_long_polls_when_told_to_stop() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = engine(folder.path().to_owned()).await;
-    let listener = bind("127.0.0.1:0").await.expect("a free port");
+    let listener = bind("127.0.0.1:0", Exposure::default()).await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let (stop, stopped) = oneshot::channel::<()>();
     let server = tokio::spawn(serve(engine.clone(), listener, config(&Arc::new(Notify::new())), async {

@@ -76,6 +76,6 @@ pub struct Resolved {
     pub id: String,
     /// `replayed` or `dropped`.
     pub state: String,
-    /// Keys of the events that it became.
+    /// What names the events that it became: the key of a replayed event, the `id` of a new one.
     pub events: Vec<String>,
 }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 /// Largest request that a webhook trigger takes when nothing is said, in bytes.
@@ -17,8 +18,8 @@ pub const LARGEST_MAX_BYTES: u64 = 25 * 1024 * 1024;
 pub const DEFAULT_RATE_PER_MINUTE: u32 = 6_000;
 /// Highest rate that can be set.
 pub const LARGEST_RATE_PER_MINUTE: u32 = 6_000_000;
-/// Secrets that may sign for one trigger: two while one takes the other's place, and one in reserve.
-pub const MAX_SIGNING_SECRETS: usize = 3;
+/// Secrets that may sign for one trigger: two while one takes the other's place.
+pub const MAX_SIGNING_SECRETS: usize = 2;
 /// Longest name of a topic, as Kafka has it.
 const MAX_TOPIC_BYTES: usize = 249;
 
@@ -74,7 +75,7 @@ impl TriggerKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookLimits {
-    /// Names of secrets, any one of which may have signed a request: two while one takes the other's place.
+    /// Names of secrets, any one of which may have signed a request: the one in use first, then the one before it.
     #[serde(default)]
     pub secrets: Vec<String>,
     /// Takes requests that nobody signed. Only without `secrets`, and only because somebody said so.
@@ -312,11 +313,11 @@ pub struct AddTrigger {
 }
 
 /// A trigger with what became of what it was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct TriggerView {
     /// Its name.
     pub id: String,
-    /// `active` or `paused`.
+    /// `active`, `paused`, or `broken` when this version cannot read its configuration.
     pub state: String,
     /// Its kind.
     pub kind: String,
@@ -324,8 +325,8 @@ pub struct TriggerView {
     pub project: String,
     /// Where it is sent to; webhooks only.
     pub url: Option<String>,
-    /// What it is.
-    pub config: TriggerConfig,
+    /// What it is, as it is stored: a [`TriggerConfig`].
+    pub config: Value,
     /// When it was made.
     pub created_at: String,
     /// Requests since the server's start, by what became of them: `accepted`, `nothing`, or the code of a refusal.
@@ -388,7 +389,7 @@ mod tests {
         check(json!({"kind": "cloudevents"}), Some("--unsigned"));
         check(json!({"kind": "cloudevents", "unsigned": true}), None);
         check(json!({"kind": "cloudevents", "unsigned": true, "secrets": ["a"]}), Some("not both"));
-        check(json!({"kind": "cloudevents", "secrets": ["a", "b", "c", "d"]}), Some("too many"));
+        check(json!({"kind": "cloudevents", "secrets": ["a", "b", "c"]}), Some("too many"));
         check(json!({"kind": "cloudevents", "secrets": ["a"], "max_bytes": 0}), Some("0 bytes"));
         check(json!({"kind": "cloudevents", "secrets": ["a"], "rate_per_minute": 0}), Some("rate"));
         check(json!({"kind": "github", "repo": "", "unsigned": true}), Some("--repo"));

@@ -11,7 +11,7 @@ use kickwheel_schemas::{
     api::{Accepted, EventView},
 };
 
-use super::Session;
+use super::{Session, quarantine};
 use crate::{
     args::Events,
     client::Client,
@@ -31,6 +31,7 @@ pub async fn events(session: &Session, events: Events) -> Outcome {
             Ok(Exit::Ok)
         }
         Events::Send { file } => send(session, &client, &file).await,
+        Events::Quarantine(held) => quarantine::quarantine(session, &client, held).await,
     }
 }
 

@@ -8,11 +8,15 @@ pub mod events;
 pub mod explain;
 pub mod hook;
 pub mod logs;
+pub mod quarantine;
 pub mod repos;
 pub mod run;
 pub mod runs;
+pub mod secrets;
 pub mod serve;
 pub mod state;
+pub mod tokens;
+pub mod translate;
 pub mod triggers;
 pub mod validate;
 pub mod workflows;
@@ -56,7 +60,9 @@ pub async fn perform(session: &Session, command: Command) -> Outcome {
         Command::Artifacts(artifacts) => artifacts::artifacts(session, artifacts).await,
         Command::Bus(bus) => bus::bus(session, bus).await,
         Command::Repos(repos) => repos::repos(session, repos).await,
-        Command::Triggers(triggers) => triggers::triggers(triggers),
+        Command::Triggers(triggers) => triggers::triggers(session, triggers).await,
+        Command::Secrets(secrets) => secrets::secrets(session, secrets).await,
+        Command::Tokens(tokens) => tokens::tokens(session, tokens).await,
         Command::Projects(projects) => repos::projects(session, projects).await,
         Command::Doctor => state::doctor(session).await,
         Command::Health => state::health(session).await,

@@ -9,9 +9,7 @@ use std::{
 };
 
 use kickwheel_core::plan::Workflow;
-use kickwheel_runtime::{
-    AdhocError, Config, EgressSettings, Engine, POLL_GRACE, StartError, bus::BusConfig, secrets::KeySource,
-};
+use kickwheel_runtime::{AdhocError, Config, EgressSettings, Engine, POLL_GRACE, StartError, bus::BusConfig};
 use kickwheel_schemas::api::{RunDetail, RunPhase, StartRun};
 
 use super::{Session, serve::not_started, validate};
@@ -140,7 +138,7 @@ async fn start_engine(data: &Path, cpu: Option<u64>) -> Result<Engine, Failure> 
         base_url: format!("file://{}", data.display()),
         lease: LEASE,
         pure_batching: true,
-        secrets_key: KeySource::Folder,
+        secrets_key: places::secrets_key(None),
         host_processes: true,
         job_user: None,
         egress: EgressSettings::default(),

@@ -5,19 +5,20 @@
 
 use std::{
     fs,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
-use kickwheel_runtime::{Config, EgressSettings, Engine, StartError, secrets::KeySource};
-use kickwheel_server::ServerConfig;
+use kickwheel_runtime::{Config, EgressSettings, Engine, StartError};
+use kickwheel_server::{BindError, Exposure, ServerConfig, Tls, TlsFiles};
 use kickwheel_triggers::Triggers;
 use serde_json::json;
 
 use super::Session;
 use crate::{
-    args::Serve,
+    args::{OnOff, Serve},
     exit::{Exit, Failure, Outcome},
     output::{Look, say},
     places, runner_binary,
@@ -31,11 +32,16 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
     places::make_private_folder(&data)?;
     let token = places::secret(&places::token_file(&data))?;
     let runner = runner_binary::find(&data)?;
-    let listener = kickwheel_server::bind(&args.listen)
-        .await
-        .map_err(|e| Failure::new(Exit::Refused, "listen", format!("cannot {e}")))?;
+    let tls = tls(&args)?;
+    let exposure = Exposure {
+        secured: tls.is_some() || !args.trusted_proxy.is_empty(),
+        host_processes_as_us: args.host_processes == OnOff::On && args.job_user.is_none(),
+    };
+    let not_listening = |e: BindError| Failure::new(Exit::Refused, "listen", format!("cannot {e}"));
+    let listener = kickwheel_server::bind(&args.listen, exposure).await.map_err(not_listening)?;
     let address = listener.local_addr().map_err(|e| Failure::new(Exit::Refused, "listen", e.to_string()))?;
-    let url = format!("http://{address}");
+    let url = format!("{}://{}", if tls.is_some() { "https" } else { "http" }, reachable(address));
+    let public = args.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned());
     let engine = tokio::select! {
         engine = Engine::start(Config {
             data: data.clone(),
@@ -44,17 +50,21 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             local_cpu_milli: args.cpu,
             docker: args.docker.clone(),
             bus: args.bus.clone(),
-            base_url: url.clone(),
+            base_url: public.clone().unwrap_or_else(|| url.clone()),
             lease: args.lease,
             pure_batching: !args.no_pure_batching,
-            secrets_key: KeySource::Folder,
-            host_processes: true,
-            job_user: None,
+            secrets_key: places::secrets_key(args.secrets_key_file.as_deref()),
+            host_processes: args.host_processes == OnOff::On,
+            job_user: args.job_user.clone(),
             egress: egress(&args)?,
             poll_grace: args.poll_grace,
         }) => engine.map_err(not_started)?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
+    if let Err(refused) = kickwheel_server::check_tokens(&engine, address).await {
+        engine.shutdown(args.drain).await;
+        return Err(not_listening(refused));
+    }
     let triggers = Triggers::start(&engine);
     // In the background: the first plugin step should not wait for a compiler, but neither should the start.
     let warm = engine.clone();
@@ -66,9 +76,12 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             .map_err(|e| Failure::new(Exit::Refused, "program", format!("cannot tell where this program is: {e}")))?,
         // The other half is the engine's: recording what is under way matters more than a slow reader.
         drain: args.drain / 2,
+        hosts: names(&args),
+        proxies: args.trusted_proxy.clone(),
+        tls,
     };
     let endpoint = Endpoint::write(&data, &url)?;
-    announce(session.look, address, &data, args.database.as_deref())?;
+    announce(session.look, public.as_deref().unwrap_or(&url), &data, args.database.as_deref())?;
 
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let server = tokio::spawn(kickwheel_server::serve(engine.clone(), listener, config, async {
@@ -126,8 +139,31 @@ pub fn not_started(error: StartError) -> Failure {
     Failure::new(Exit::Refused, code, format!("cannot {error}"))
 }
 
-fn announce(look: Look, address: SocketAddr, data: &Path, database: Option<&str>) -> Result<(), Failure> {
-    let url = format!("http://{address}");
+/// The certificate, if this server speaks TLS itself.
+fn tls(args: &Serve) -> Result<Option<Arc<Tls>>, Failure> {
+    let (Some(certificate), Some(key)) = (args.tls_cert.clone(), args.tls_key.clone()) else { return Ok(None) };
+    let failed = |e| {
+        Failure::new(Exit::Refused, "tls", format!("cannot {e}")).help("give PEM files with --tls-cert and --tls-key")
+    };
+    Tls::load(TlsFiles { certificate, key }).map(Some).map_err(failed)
+}
+
+/// Names that the operator gave this server.
+fn names(args: &Serve) -> Vec<String> {
+    let public = args.public_url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
+    args.hosts.iter().cloned().chain(public).collect()
+}
+
+/// An address by which a program on this machine gets there.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback = if address.is_ipv4() { IpAddr::from(Ipv4Addr::LOCALHOST) } else { Ipv6Addr::LOCALHOST.into() };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+fn announce(look: Look, url: &str, data: &Path, database: Option<&str>) -> Result<(), Failure> {
     let token_file = places::token_file(data);
     let database = database.map_or_else(|| format!("sqlite:{}", data.join("kickwheel.db").display()), without_password);
     if look.json {

@@ -1,70 +1,186 @@
-//! `triggers translate`: what a request would become, judged here and now, without a server.
+//! `triggers`: where events come from, apart from bound repositories and watched datasets.
 
-use std::{
-    fs::File,
-    io::{self, Read},
-    path::Path,
+use std::collections::BTreeMap;
+
+use kickwheel_schemas::api::{
+    AddTrigger, CronTriggerConfig, GithubTrigger, KafkaTrigger, Page, TriggerConfig, TriggerKind, TriggerView,
+    WebhookLimits,
 };
 
-use kickwheel_schemas::Millis;
-use kickwheel_triggers::http::{self, Headers, MAX_BODY_BYTES, Secret, SourceConfig, Verification};
-
+use super::{Session, translate};
 use crate::{
-    args::{Translate, Triggers},
+    args::{NewTrigger, Triggers},
     exit::{Exit, Failure, Outcome},
-    output::say,
+    output::{listing, say},
 };
-
-/// Largest file of headers that is read; servers take far less.
-const MAX_HEADERS_BYTES: usize = 1024 * 1024;
 
 /// `triggers …`.
-pub fn triggers(triggers: Triggers) -> Outcome {
+pub async fn triggers(session: &Session, triggers: Triggers) -> Outcome {
+    let client = || session.client();
     match triggers {
-        Triggers::Translate(request) => translate(&request),
+        Triggers::Translate(request) => translate::translate(&request),
+        Triggers::Add(new) => {
+            let add = AddTrigger { name: new.name.clone(), config: config(*new)? };
+            let added = client()?.post::<TriggerView>(&["triggers"], &add).await?;
+            say(if session.look.json { added.raw } else { render(&added.value) })?;
+            Ok(Exit::Ok)
+        }
+        Triggers::Ls => {
+            let page = client()?.get::<Page<TriggerView>>(&["triggers"], &[]).await?;
+            let rows = page.value.items.iter().map(|trigger| {
+                let requests: Vec<String> = trigger.requests.iter().map(|(what, n)| format!("{n} {what}")).collect();
+                vec![
+                    trigger.id.clone(),
+                    trigger.state.clone(),
+                    trigger.kind.clone(),
+                    trigger.url.clone().unwrap_or_default(),
+                    requests.join(", "),
+                ]
+            });
+            let headings = ["TRIGGER", "STATE", "KIND", "URL", "REQUESTS"];
+            let none = "no triggers; `kickwheel triggers add NAME --kind KIND` makes one";
+            listing(session.look, &page.raw, &headings, rows.collect(), none)
+        }
+        Triggers::Get { name } => {
+            let trigger = client()?.get::<TriggerView>(&["triggers", &name], &[]).await?;
+            say(if session.look.json { trigger.raw } else { render(&trigger.value) })?;
+            Ok(Exit::Ok)
+        }
+        Triggers::Rm { name } => {
+            client()?.delete(&["triggers", &name]).await?;
+            if !session.look.json {
+                say(format!("{name} is gone; nothing comes in through it"))?;
+            }
+            Ok(Exit::Ok)
+        }
+        Triggers::Pause { names } => switch(session, &names, "pause").await,
+        Triggers::Resume { names } => switch(session, &names, "resume").await,
     }
 }
 
-/// Prints the events as JSON lines; a refusal is a failure that names the status which the sender would get.
-fn translate(request: &Translate) -> Outcome {
-    let headers = match &request.headers {
-        Some(file) => headers(file)?,
-        None => Headers::default(),
-    };
-    let body = read(&request.body, MAX_BODY_BYTES)?;
-    let mut config = SourceConfig::unverified(Millis::now());
-    if let Some(secret) = &request.secret {
-        let current = Secret::new(secret.as_bytes());
-        config.verification = Verification::Secret { current, previous: None, legacy_sha1: false };
-    }
-    let events = http::translate(request.provider, &config, &headers, &body).map_err(|refusal| {
-        Failure::new(Exit::Failed, refusal.code, format!("HTTP {}: {}", refusal.status, refusal.reason))
-    })?;
-    for event in events {
-        say(serde_json::to_string(&event).expect("an event has string keys only"))?;
+async fn switch(session: &Session, names: &[String], what: &str) -> Outcome {
+    let client = session.client()?;
+    for name in names {
+        let view = client.post::<TriggerView>(&["triggers", name, what], &serde_json::json!({})).await?;
+        say(if session.look.json { view.raw } else { format!("{name} is {}", view.value.state) })?;
     }
     Ok(Exit::Ok)
 }
 
-fn headers(file: &Path) -> Result<Headers, Failure> {
-    let bytes = read(file, MAX_HEADERS_BYTES)?;
-    let wrong = |why: String| {
-        Failure::usage(format!("cannot take {} as headers: {why}", file.display()))
-            .help("write a JSON object such as {\"X-GitHub-Event\": \"push\"}")
-    };
-    let value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-    Headers::from_json(&value).map_err(wrong)
+fn render(view: &TriggerView) -> String {
+    let mut lines = vec![format!("{} is {} ({})", view.id, view.state, view.kind)];
+    lines.extend(view.url.iter().map(|url| format!("url  {url}")));
+    lines.extend(view.steps.iter().enumerate().map(|(n, step)| format!("{:>3}. {step}", n + 1)));
+    lines.join("\n")
 }
 
-/// A file, or stdin as `-`: one byte more than the limit at most, so that what is too large is seen to be.
-fn read(file: &Path, limit: usize) -> Result<Vec<u8>, Failure> {
-    let mut bytes = Vec::new();
-    let mut take = |from: &mut dyn Read| from.take(limit as u64 + 1).read_to_end(&mut bytes);
-    let done = if file == Path::new("-") {
-        take(&mut io::stdin().lock())
-    } else {
-        File::open(file).and_then(|mut f| take(&mut f))
+/// From what was typed. An option that the kind does not know is a mistake, not noise.
+fn config(new: NewTrigger) -> Result<TriggerConfig, Failure> {
+    let kind = new.kind;
+    let foreign = |given: bool, option: &str| {
+        if given { Err(Failure::usage(format!("a {} trigger has no {option}", kind.as_str()))) } else { Ok(()) }
     };
-    done.map_err(|e| Failure::usage(format!("cannot read {}: {e}", file.display())))?;
-    Ok(bytes)
+    let webhook = match kind {
+        TriggerKind::Github | TriggerKind::Cloudevents | TriggerKind::StandardWebhooks => true,
+        TriggerKind::Kafka | TriggerKind::Cron => false,
+    };
+    foreign(new.repo.is_some() && kind != TriggerKind::Github, "--repo")?;
+    foreign(!webhook && !new.secrets.is_empty(), "--secret")?;
+    foreign(!webhook && new.unsigned, "--unsigned")?;
+    foreign(!webhook && new.max_bytes.is_some(), "--max-bytes")?;
+    foreign(!webhook && new.rate.is_some(), "--rate")?;
+    let cron = new.schedule.is_some() || new.timezone.is_some() || new.missed.is_some() || new.deadline.is_some();
+    foreign(kind != TriggerKind::Cron && cron, "--schedule, --timezone, --missed or --deadline")?;
+    let kafka = new.topic.is_some() || new.brokers.is_some() || new.from.is_some() || new.record_type.is_some();
+    let kafka = kafka || !new.properties.is_empty() || !new.secret_properties.is_empty();
+    foreign(kind != TriggerKind::Kafka && kafka, "--topic, --brokers, --from, --record-type or --property")?;
+    let needed = |value: Option<String>, option: &str| {
+        value.ok_or_else(|| Failure::usage(format!("a {} trigger needs {option}", kind.as_str())))
+    };
+    let mut limits = WebhookLimits { secrets: new.secrets, unsigned: new.unsigned, ..WebhookLimits::default() };
+    limits.max_bytes = new.max_bytes.unwrap_or(limits.max_bytes);
+    limits.rate_per_minute = new.rate.unwrap_or(limits.rate_per_minute);
+    let config = match kind {
+        TriggerKind::Github => TriggerConfig::Github(GithubTrigger { repo: needed(new.repo, "--repo NAME")?, limits }),
+        TriggerKind::Cloudevents => TriggerConfig::Cloudevents(limits),
+        TriggerKind::StandardWebhooks => TriggerConfig::StandardWebhooks(limits),
+        TriggerKind::Kafka => TriggerConfig::Kafka(KafkaTrigger {
+            brokers: new.brokers,
+            topic: needed(new.topic, "--topic NAME")?,
+            from: new.from.unwrap_or_default(),
+            record_type: new.record_type,
+            properties: pairs(&new.properties)?,
+            secret_properties: pairs(&new.secret_properties)?,
+        }),
+        TriggerKind::Cron => TriggerConfig::Cron(CronTriggerConfig {
+            schedule: needed(new.schedule, "--schedule \"0 3 * * *\"")?,
+            timezone: new.timezone.unwrap_or_else(|| "UTC".to_owned()),
+            missed: new.missed.unwrap_or_default(),
+            deadline_ms: new.deadline.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
+        }),
+    };
+    config.check().map_err(|e| Failure::usage(e.to_string()))?;
+    Ok(config)
+}
+
+fn pairs(given: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let mut pairs = BTreeMap::new();
+    for text in given {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| Failure::usage(format!("{text:?} has no value; write it as name=value")))?;
+        if pairs.insert(name.to_owned(), value.to_owned()).is_some() {
+            return Err(Failure::usage(format!("the property {name:?} is given twice")));
+        }
+    }
+    Ok(pairs)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn check(line: &str, expected: Result<&str, &str>) {
+        let words = ["kickwheel", "triggers", "add", "a"].into_iter().chain(line.split_whitespace());
+        let cli = Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{line}: {e}"));
+        let Command::Triggers(Triggers::Add(new)) = cli.command else { panic!("{line}") };
+        match (config(*new), expected) {
+            (Ok(config), Ok(json)) => {
+                assert_eq!(
+                    serde_json::to_value(config).expect("JSON"),
+                    serde_json::from_str::<serde_json::Value>(json).expect("JSON")
+                );
+            }
+            (Err(failure), Err(part)) => assert!(failure.message.contains(part), "{line}: {failure}"),
+            (result, _) => panic!("{line}: {result:?}"),
+        }
+    }
+
+    #[test]
+    fn options_make_the_configuration_of_their_kind_and_of_no_other() {
+        check(
+            "--kind github --repo churn --secret new --secret old --max-bytes 100 --rate 5/s",
+            Ok(r#"{"kind": "github", "repo": "churn", "secrets": ["new", "old"], "unsigned": false, "max_bytes": 100,
+                "rate_per_minute": 300}"#),
+        );
+        check(
+            "--kind kafka --topic orders --brokers k:9092 --from earliest --property security.protocol=ssl",
+            Ok(r#"{"kind": "kafka", "topic": "orders", "brokers": "k:9092", "from": "earliest", "record_type": null,
+                "properties": {"security.protocol": "ssl"}, "secret_properties": {}}"#),
+        );
+        check(
+            "--kind cron --schedule @daily --timezone Europe/Berlin --missed all --deadline 1h",
+            Ok(r#"{"kind": "cron", "schedule": "@daily", "timezone": "Europe/Berlin", "missed": "all",
+                "deadline_ms": 3600000}"#),
+        );
+        check("--kind cloudevents", Err("--unsigned"));
+        check("--kind cloudevents --unsigned --repo churn", Err("no --repo"));
+        check("--kind cron --schedule @daily --secret a", Err("no --secret"));
+        check("--kind github --unsigned", Err("--repo"));
+        check("--kind kafka", Err("--topic"));
+        check("--kind standard-webhooks --secret a --topic b", Err("no --topic"));
+    }
 }

@@ -5,11 +5,11 @@
 
 use kickwheel_schemas::{
     Millis,
-    api::{CreateToken, CreatedToken, Page, Rekey, Rekeyed, Role, SecretView, SetSecret, TokenView},
+    api::{Check, CreateToken, CreatedToken, Page, Rekey, Rekeyed, Role, SecretView, SetSecret, TokenView},
 };
 use kickwheel_store::{
     Write,
-    rows::{SecretRow, TokenRow},
+    rows::{InputFilter, InputState, SecretRow, TokenRow},
     write::{PutToken, RemoveNamed, RevokeToken},
 };
 use sha2::{Digest as _, Sha256};
@@ -30,9 +30,12 @@ const TOKEN_BYTES: usize = 32;
 /// Longest that a token may be valid: 10 years, in milliseconds.
 const MAX_VALIDITY_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 /// A token whose end is nearer than this is worth a word of `doctor`.
-pub(super) const EXPIRES_SOON_MS: u64 = 7 * 24 * 3600 * 1000;
+const EXPIRES_SOON_MS: u64 = 7 * 24 * 3600 * 1000;
 /// Longest name of a token, in characters.
 const MAX_TOKEN_NAME: usize = 100;
+
+/// Inputs in quarantine that `doctor` counts.
+const HELD_LOOK: u32 = 1000;
 
 /// Whose a live token is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +82,7 @@ impl Engine {
             id: format!("tok-{}", random_hex::<6>()),
             project: create.project,
             name: create.name,
-            hash: hash(&token),
+            hash: token_hash(&token),
             role: create.role.as_str().to_owned(),
             created_at: now,
             expires_at: create.expires_in_ms.map(|ms| now.plus(ms)),
@@ -144,7 +147,7 @@ impl Engine {
         if !well_formed {
             return Ok(None);
         }
-        let row = self.shared.store.token_by_hash(&hash(token)).await.map_err(read_failed)?;
+        let row = self.shared.store.token_by_hash(&token_hash(token)).await.map_err(read_failed)?;
         let Some(row) = row.filter(|row| row.is_live(Millis::now())) else { return Ok(None) };
         // A role of a newer version grants nothing.
         let Some(role) = Role::parse(&row.role) else { return Ok(None) };
@@ -244,7 +247,8 @@ fn secret_refused(e: OpenError) -> ApiError {
     }
 }
 
-fn hash(token: &str) -> String {
+/// How a token is stored and looked up.
+pub fn token_hash(token: &str) -> String {
     hex::encode(Sha256::digest(token.as_bytes()))
 }
 
@@ -264,4 +268,74 @@ fn view(row: &TokenRow, now: Millis) -> TokenView {
         expires_at: row.expires_at.map(|at| at.to_rfc3339()),
         revoked_at: row.revoked_at.map(|at| at.to_rfc3339()),
     }
+}
+
+impl Engine {
+    /// What `doctor` says about tokens, secrets and the quarantine.
+    pub async fn access_checks(&self) -> Vec<Check> {
+        vec![self.check_tokens().await, self.check_secrets().await, self.check_held().await]
+    }
+
+    async fn check_tokens(&self) -> Check {
+        let now = Millis::now();
+        let rows = match self.shared.store.tokens().await {
+            Ok(rows) => rows,
+            Err(e) => return check("tokens", "failed", e.to_string(), None),
+        };
+        let live: Vec<&TokenRow> = rows.iter().filter(|row| row.is_live(now)).collect();
+        let ends_soon = |row: &&&TokenRow| row.expires_at.is_some_and(|at| at.since(now) < EXPIRES_SOON_MS);
+        let ending: Vec<String> = live
+            .iter()
+            .filter(ends_soon)
+            .map(|row| format!("{} ({})", row.name, row.expires_at.map(Millis::to_rfc3339).unwrap_or_default()))
+            .collect();
+        if ending.is_empty() {
+            return check("tokens", "ok", format!("{} are accepted", live.len()), None);
+        }
+        let help = "make new ones with `kickwheel tokens create`, and revoke these once nobody uses them";
+        check("tokens", "warning", format!("about to expire: {}", ending.join(", ")), Some(help.to_owned()))
+    }
+
+    async fn check_secrets(&self) -> Check {
+        let rows = match self.shared.store.secrets(None).await {
+            Ok(rows) => rows,
+            Err(e) => return check("secrets", "failed", e.to_string(), None),
+        };
+        let known = self.shared.secrets.key_ids();
+        let lost: Vec<String> = rows
+            .iter()
+            .filter(|row| !known.contains(&row.key_id))
+            .map(|row| format!("{} (key {})", row.name, row.key_id))
+            .collect();
+        if !lost.is_empty() {
+            let help = "put the key that they need into `secrets.key.old` in the data folder and restart: they are sealed \
+                        with the one in force then; or set them again";
+            return check("secrets", "failed", format!("cannot be opened: {}", lost.join(", ")), Some(help.to_owned()));
+        }
+        match self.shared.secrets.note() {
+            Some(note) => check("secrets", "warning", "the key was changed".to_owned(), Some(note)),
+            None => check("secrets", "ok", format!("{} can be opened", rows.len()), None),
+        }
+    }
+
+    async fn check_held(&self) -> Check {
+        let filter = InputFilter { state: Some(InputState::Held), limit: HELD_LOOK, ..InputFilter::default() };
+        match self.shared.store.quarantined_inputs(&filter).await {
+            Ok(rows) if rows.is_empty() => check("quarantine", "ok", "holds no input".to_owned(), None),
+            Ok(rows) => {
+                let more = if rows.len() == HELD_LOOK as usize { " or more" } else { "" };
+                check(
+                    "quarantine",
+                    "warning",
+                    format!("{}{more} inputs could not become events", rows.len()),
+                    Some("`kickwheel events quarantine ls` shows why; edit, replay or drop them".to_owned()),
+                )
+            }
+            Err(e) => check("quarantine", "failed", e.to_string(), None),
+        }
+    }
+}
+
+fn check(id: &str, state: &str, message: String, help: Option<String>) -> Check {
+    Check { id: id.to_owned(), state: state.to_owned(), message, help }
 }

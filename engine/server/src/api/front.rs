@@ -10,11 +10,7 @@ use axum::{
 use kickwheel_schemas::api::RunDetail;
 
 use super::Answer;
-use crate::{
-    extract::Name,
-    guard::{is_authorized, unauthorized},
-    routes::Door,
-};
+use crate::{access::who, extract::Name, routes::Door};
 
 const PLAIN: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
 
@@ -23,16 +19,15 @@ pub async fn welcome() -> impl IntoResponse {
     let text = concat!(
         "Kickwheel ",
         env!("CARGO_PKG_VERSION"),
-        "\n\nThe API is below /api/v1 and wants `Authorization: Bearer <token>`; the token is in the file `token` of the\n",
-        "data folder. /health answers without it. On a terminal: kickwheel runs ls, kickwheel --help.\n"
+        "\n\nThe API is below /api/v1 and wants `Authorization: Bearer <token>`: one of `kickwheel tokens create`, or that in\n",
+        "the file `token` of the data folder. /api/v1/openapi.json describes it; /health answers without a token. On a terminal: kickwheel runs ls, kickwheel --help.\n"
     );
     (PLAIN, text)
 }
 
 /// `GET /runs/{id}`: where a run's link leads. Without the token it only says which command shows the run.
 pub async fn run(State(door): State<Door>, Name(id): Name, headers: HeaderMap) -> Answer<Response> {
-    if !is_authorized(&headers, door.token()) {
-        let mut refusal = unauthorized();
+    if let Err(mut refusal) = who(&door, &headers).await {
         if id.len() <= 36 && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
             refusal.0.detail = format!("to see this run, use `kickwheel runs get {id} --watch` on this machine");
         }

@@ -6,9 +6,12 @@ pub mod assets;
 pub mod bus;
 pub mod events;
 pub mod front;
+pub mod quarantine;
 pub mod registry;
 pub mod runs;
 pub mod state;
+pub mod tokens;
+pub mod triggers;
 
 use axum::body::{Body, Bytes};
 use futures::{Stream, StreamExt as _};
@@ -28,8 +31,9 @@ pub const MAX_LIMIT: usize = 1000;
 pub type Answer<T> = Result<T, Refusal>;
 
 /// Parameters of every listing.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Paging {
     limit: Option<usize>,
     cursor: Option<String>,

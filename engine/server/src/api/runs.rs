@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use kickwheel_runtime::{LogQuery, RunQuery};
-use kickwheel_schemas::api::{CacheWhy, CancelRun, Page, RunDetail, RunPhase, RunSummary, TaskView, Watched};
+use kickwheel_runtime::{Bearer, LogQuery, RunQuery};
+use kickwheel_schemas::api::{CacheWhy, CancelRun, Page, Problem, RunDetail, RunPhase, RunSummary, TaskView, Watched};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -22,12 +22,11 @@ use crate::{
 
 /// The longest that a watcher is kept waiting; then it gets the run as it is and asks again.
 pub const MAX_WATCH: Duration = Duration::from_secs(30);
-/// Who ended or retried a run, as far as one token tells.
-const BY: &str = "holder of the token";
 
 /// Which runs.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
     workflow: Option<String>,
     state: Option<String>,
@@ -66,24 +65,31 @@ fn phase(text: &str) -> Result<RunPhase, Refusal> {
 }
 
 /// `GET runs`.
+#[utoipa::path(get, path = "/api/v1/runs", tag = "runs", params(Filter),
+    responses((status = 200, body = Page<RunSummary>), (status = "default", body = Problem)))]
 pub async fn list(State(door): State<Door>, Params(filter): Params<Filter>) -> Answer<Json<Page<RunSummary>>> {
     json(door.engine().runs(filter.query()?).await)
 }
 
 /// `GET runs/{id}`.
+#[utoipa::path(get, path = "/api/v1/runs/{id}", tag = "runs", params(("id" = String, Path)),
+    responses((status = 200, body = RunDetail), (status = "default", body = Problem)))]
 pub async fn get(State(door): State<Door>, Name(id): Name) -> Answer<Json<RunDetail>> {
     json(door.engine().run(&id).await)
 }
 
 /// `GET runs/{id}/tasks`.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/tasks", tag = "runs", params(("id" = String, Path)),
+    responses((status = 200, body = Page<TaskView>), (status = "default", body = Problem)))]
 pub async fn tasks(State(door): State<Door>, Name(id): Name) -> Answer<Json<Page<TaskView>>> {
     let run = door.engine().run(&id).await?;
     Ok(Json(Page { items: run.steps.into_iter().flat_map(|s| s.tasks).collect(), next: None }))
 }
 
 /// What a watcher has seen, and how long it wants to wait for more.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Seen {
     #[serde(default)]
     seq: u64,
@@ -91,6 +97,8 @@ pub struct Seen {
 }
 
 /// `GET runs/{id}/watch`: answers when the journal has grown beyond `seq`, or when the wait is over.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/watch", tag = "runs", params(("id" = String, Path), Seen),
+    responses((status = 200, body = Watched), (status = "default", body = Problem)))]
 pub async fn watch(State(door): State<Door>, Name(id): Name, Params(seen): Params<Seen>) -> Answer<Json<Watched>> {
     let wait = seen.wait_ms.map_or(MAX_WATCH, Duration::from_millis).min(MAX_WATCH);
     let watched = tokio::select! {
@@ -110,27 +118,39 @@ fn stopping() -> Refusal {
 }
 
 /// `GET runs/{id}/journal`.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/journal", tag = "runs", params(("id" = String, Path)),
+    responses((status = 200, body = Page<Value>), (status = "default", body = Problem)))]
 pub async fn journal(State(door): State<Door>, Name(id): Name) -> Answer<Json<Page<Value>>> {
     Ok(Json(Page { items: door.engine().journal(&id).await?, next: None }))
 }
 
 /// `POST runs/{id}/cancel`.
+#[utoipa::path(post, path = "/api/v1/runs/{id}/cancel", tag = "runs", params(("id" = String, Path)), request_body = CancelRun,
+    responses((status = 200, body = RunSummary), (status = "default", body = Problem)))]
 pub async fn cancel(
     State(door): State<Door>,
+    Extension(by): Extension<Bearer>,
     Name(id): Name,
     Body(cancel): Body<CancelRun>,
 ) -> Answer<Json<RunSummary>> {
-    json(door.engine().cancel_run(&id, BY, &cancel.reason).await)
+    json(door.engine().cancel_run(&id, &by.name, &cancel.reason).await)
 }
 
 /// `POST runs/{id}/retry`.
-pub async fn retry(State(door): State<Door>, Name(id): Name) -> Answer<(StatusCode, Json<RunSummary>)> {
-    Ok((StatusCode::CREATED, Json(door.engine().retry_run(&id, BY).await?)))
+#[utoipa::path(post, path = "/api/v1/runs/{id}/retry", tag = "runs", params(("id" = String, Path)),
+    responses((status = 201, body = RunSummary), (status = "default", body = Problem)))]
+pub async fn retry(
+    State(door): State<Door>,
+    Extension(by): Extension<Bearer>,
+    Name(id): Name,
+) -> Answer<(StatusCode, Json<RunSummary>)> {
+    Ok((StatusCode::CREATED, Json(door.engine().retry_run(&id, &by.name).await?)))
 }
 
 /// Which log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Log {
     step: String,
     #[serde(default)]
@@ -141,6 +161,8 @@ pub struct Log {
 }
 
 /// `GET runs/{id}/logs`: the bytes as the job wrote them, in chunks; with `follow` until the task has ended.
+#[utoipa::path(get, path = "/api/v1/runs/{id}/logs", tag = "runs", params(("id" = String, Path), Log),
+    responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
 pub async fn logs(State(door): State<Door>, Name(run): Name, Params(log): Params<Log>) -> Answer<Response> {
     let Log { step, index, attempt, follow } = log;
     let chunks = door.engine().logs(LogQuery { run, step, index, attempt, follow }).await?;
@@ -149,13 +171,16 @@ pub async fn logs(State(door): State<Door>, Name(run): Name, Params(log): Params
 }
 
 /// Which task.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct Task {
     task: String,
 }
 
 /// `GET cache/why`.
+#[utoipa::path(get, path = "/api/v1/cache/why", tag = "runs", params(Task),
+    responses((status = 200, body = CacheWhy), (status = "default", body = Problem)))]
 pub async fn cache_why(State(door): State<Door>, Params(Task { task }): Params<Task>) -> Answer<Json<CacheWhy>> {
     json(door.engine().cache_why(&task).await)
 }
