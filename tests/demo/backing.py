@@ -74,9 +74,9 @@ class Backing:
             address = self.addresses.get(kind)
             try:
                 if kind in self.started:
-                    self.script(kind, "down")
+                    self.script(kind, "down", quiet=True)
                 elif kind == "kafka" and address:
-                    self.script("kafka", "forget", address, self.topics)
+                    self.script("kafka", "forget", address, self.topics, quiet=True)
                 elif kind == "postgres" and address:
                     self.query(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)", address)
                 elif kind == "docker" and address:
@@ -88,13 +88,15 @@ class Backing:
         self.wanted = []
         return problems
 
-    def script(self, kind, *args):
-        """What one of the scripts prints; what it says on the way goes to the terminal."""
+    def script(self, kind, *args, quiet=False):
+        """What one of the scripts prints; what it says on the way goes to the terminal, or with `quiet` into a failure."""
         env = os.environ | {"KICKWHEEL_SERVICES": str(self.base / "services")}
         if kind in self.addresses:
             env[f"KICKWHEEL_TEST_{kind.upper()}"] = self.addresses[kind]
         argv = [SERVICES / f"{kind}.sh", *(str(arg) for arg in args)]
-        return subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, check=True).stdout
+        stderr = subprocess.PIPE if quiet else None
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, text=True, check=True)
+        return done.stdout
 
     # ── what the server is told ──────────────────────────────────────────────────────────────────────────────────────
 
