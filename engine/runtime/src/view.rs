@@ -143,7 +143,8 @@ async fn task_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, index: u3
         TaskStatus::Ready { .. } => {
             "ready".clone_into(&mut view.state);
             view.reason = match task.spec.work {
-                Work::Job { .. } => Some("waits for a place on the local pool".to_owned()),
+                Work::Job { image: Some(_), .. } => Some("waits for a place on the docker pool".to_owned()),
+                Work::Job { image: None, .. } => Some("waits for a place on the local pool".to_owned()),
                 Work::Call { .. } => None,
             };
         }
