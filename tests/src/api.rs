@@ -39,6 +39,8 @@ pub struct Answer {
     pub status: u16,
     /// The body; a text when it is no JSON.
     pub body: Value,
+    /// When to ask again, if it says so.
+    pub retry_after: Option<String>,
 }
 
 impl Answer {
@@ -88,9 +90,10 @@ impl Api {
         block_on(async {
             let response = request.send().await.map_err(|e| e.to_string())?;
             let status = response.status().as_u16();
+            let retry_after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).map(str::to_owned);
             let text = response.text().await.map_err(|e| e.to_string())?;
             let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-            Ok(Answer { status, body })
+            Ok(Answer { status, body, retry_after })
         })
     }
 }

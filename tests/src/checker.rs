@@ -15,6 +15,7 @@ use std::{
     path::Path,
 };
 
+pub use database::count;
 use database::{Opened, Row};
 use serde_json::Value;
 
@@ -62,6 +63,8 @@ pub enum Kind {
     RanForNothing,
     /// Inputs were left lying.
     Inbox,
+    /// Events were left in the spool.
+    Spool,
 }
 
 impl fmt::Display for Violation {
@@ -100,6 +103,9 @@ pub fn check(url: &str, ledger: &Path, expected: &Expected) -> Vec<Violation> {
     check_ledger(ledger, &runs, &mut found);
     for row in &opened.inbox {
         found.add(Kind::Inbox, format!("{row:?}"));
+    }
+    for row in &opened.spool {
+        found.add(Kind::Spool, format!("{row:?}"));
     }
     found.0
 }

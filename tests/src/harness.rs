@@ -21,6 +21,7 @@ use tempfile::TempDir;
 use crate::{
     api::{Answer, Api},
     cluster::{self, OwnDatabase},
+    kafka::{Topics, no_broker},
     process,
     repo::Repo,
     wait::{SOON, look_for, until, within},
@@ -56,6 +57,14 @@ pub fn on_each_database(story: impl Fn(Database) + Sync) {
     });
 }
 
+/// Tells the same story on Kafka with each database, each time with topics of its own.
+pub fn on_kafka(story: impl Fn(Database, Topics) + Sync) {
+    match no_broker() {
+        Some(reason) => skip(&reason),
+        None => on_each_database(|database| story(database, Topics::fresh())),
+    }
+}
+
 /// Passes a test by without running it: loudly, and only where that is allowed.
 pub fn skip(reason: &str) {
     assert!(std::env::var("REQUIRE_ALL").as_deref() != Ok("1"), "REQUIRE_ALL=1 and {reason}");
@@ -76,6 +85,17 @@ pub struct Setup {
     pub data: Option<PathBuf>,
     /// The database's URL, when it is neither SQLite nor the test server's.
     pub url: Option<String>,
+    /// The topics of its bus, when that is Kafka.
+    pub topics: Option<Topics>,
+}
+
+impl Setup {
+    /// With Kafka as the bus.
+    pub fn with_kafka(mut self, topics: &Topics) -> Self {
+        self.arguments.extend(["--bus".to_owned(), topics.url()]);
+        self.topics = Some(topics.clone());
+        self
+    }
 }
 
 /// An engine that may be running.
@@ -87,6 +107,7 @@ pub struct Engine {
     own: Option<OwnDatabase>,
     url: Option<String>,
     arguments: Vec<String>,
+    topics: Option<Topics>,
     child: Option<Child>,
     api: Option<Api>,
     starts: u32,
@@ -123,8 +144,9 @@ impl Engine {
         fs::create_dir_all(&data).expect("a folder can be made");
         let own = (database == Database::Postgres && setup.url.is_none()).then(OwnDatabase::make);
         let url = setup.url.or_else(|| own.as_ref().map(|own| own.url.clone()));
-        let arguments = setup.arguments;
-        Self { folder, data, database, own, url, arguments, child: None, api: None, starts: 0, last: String::new() }
+        let (arguments, topics) = (setup.arguments, setup.topics);
+        let (child, api, starts, last) = (None, None, 0, String::new());
+        Self { folder, data, database, own, url, arguments, topics, child, api, starts, last }
     }
 
     /// Starts the process again and waits until it answers.
@@ -253,6 +275,31 @@ impl Engine {
         self.url.clone().unwrap_or_else(|| format!("sqlite://{}", self.data.join("kickwheel.db").display()))
     }
 
+    /// The topics of its bus.
+    pub fn topics(&self) -> &Topics {
+        self.topics.as_ref().expect("its bus is Kafka")
+    }
+
+    /// Waits until everything that is on the bus has been read, and nothing waits for the bus. Nothing to do on the
+    /// embedded one.
+    pub fn wait_for_bus(&self) -> &Self {
+        let Some(topics) = &self.topics else { return self };
+        let stream = topics.name("events");
+        until("the bus is read to its end", || {
+            let bus = self.api().try_get("bus").ok().filter(|answer| answer.status == 200)?.body;
+            let ends = topics.ends("events");
+            let items = bus["items"].as_array()?;
+            let own: Vec<&Value> = items.iter().filter(|item| item["stream"] == stream.as_str()).collect();
+            let at = |item: &Value| {
+                Some((usize::try_from(item["partition"].as_i64()?).ok()?, item["next_offset"].as_i64()?))
+            };
+            let done =
+                own.iter().all(|item| at(item).is_some_and(|(p, next)| ends.get(p).is_some_and(|(_, e)| *e == next)));
+            (bus["mode"] == "direct" && bus["spooled"] == 0 && own.len() == ends.len() && done).then_some(())
+        });
+        self
+    }
+
     /// Where jobs write what they are.
     pub fn ledger(&self) -> PathBuf {
         self.folder.path().join("ledger")
@@ -321,9 +368,9 @@ impl Engine {
         self
     }
 
-    /// Binds a repository.
+    /// Binds a repository whose pushes are told by its hook and by nobody else.
     pub fn bind(&mut self, repo: &Repo, name: &str) -> &mut Self {
-        self.api().post("repos", &json!({"url": repo.bare, "name": name}));
+        self.api().post("repos", &json!({"url": repo.bare, "name": name, "poll_ms": 0}));
         self
     }
 

@@ -38,6 +38,7 @@ pub struct Opened {
     pub journal: Vec<Row>,
     pub sealed: Vec<Row>,
     pub inbox: Vec<Row>,
+    pub spool: Vec<Row>,
     pub plans: Vec<Row>,
 }
 
@@ -69,6 +70,7 @@ impl Opened {
             journal: read("journal", &["run", "seq", "event"], "run, seq"),
             sealed: read("sealed", &["run", "events", "body"], "run"),
             inbox: read("inbox", &["run", "input_id"], "run, input_id"),
+            spool: read("spool", &["position", "channel"], "position"),
             plans: read("plans", &["plan_digest", "compiled"], "plan_digest"),
         }
     }
@@ -109,4 +111,9 @@ fn texts<'a>(
     columns: impl Iterator<Item = (&'a str, Result<Option<String>, sqlx::Error>)>,
 ) -> Result<Row, sqlx::Error> {
     columns.map(|(name, value)| Ok((name.to_owned(), value?))).collect::<Result<_, _>>().map(Row)
+}
+
+/// Rows of a table.
+pub fn count(url: &str, table: &str) -> usize {
+    rows(url, table, &["project"], "project").len()
 }
