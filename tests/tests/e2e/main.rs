@@ -2,7 +2,10 @@
 //!
 //! What goes wrong on purpose (kills, full disks, locked databases) is in `faults`.
 
+mod bus;
+mod chains;
 mod door;
 mod jobs;
 mod pushes;
 mod reuse;
+mod twins;

@@ -1,0 +1,179 @@
+//! Events through Kafka: in by the events topic and by topics of others, out by the runs topic, and what can never become
+//! an event.
+
+use std::fs;
+
+use kickwheel_tests::{
+    checker::{self, Expected, Known},
+    harness::{Engine, KICK, SOURCE, Setup, on_kafka},
+    repo::Repo,
+    wait::until,
+};
+use serde_json::{Value, json};
+
+const WHEEL: &str = r#"
+version: 1
+name: wheel
+on:
+  manual: {}
+  event: {type: dev.example.kick}
+  git.push: {repo: wheel}
+steps:
+  turn:
+    run: |
+      echo "$KICKWHEEL_ATTEMPT" >> {ledger}
+      echo one > out.txt
+    outputs: {data: {path: out.txt, dataset: wheel/data}}
+"#;
+
+/// What the runs topic tells of a run of [`WHEEL`].
+const TOLD: [&str; 5] = [
+    "dev.cdevents.pipelinerun.queued.0.3.0",
+    "dev.cdevents.pipelinerun.started.0.3.0",
+    "dev.cdevents.taskrun.finished.0.3.0",
+    "dev.cdevents.artifact.published.0.3.0",
+    "dev.cdevents.pipelinerun.finished.0.3.0",
+];
+
+fn all_ended(engine: &Engine, count: usize) -> Vec<Value> {
+    let runs = until(&format!("{count} runs have ended"), || {
+        let runs = engine.runs();
+        (runs.len() >= count && runs.iter().all(|run| !run["ended_at"].is_null())).then_some(runs)
+    });
+    assert!(runs.iter().all(|run| run["state"] == "succeeded"), "{runs:#?}");
+    engine.wait_for_bus();
+    assert_eq!(engine.runs().len(), count, "{:#?}", engine.runs());
+    runs
+}
+
+fn nothing_is_wrong(engine: &Engine, expected: &Expected) {
+    assert_eq!(checker::check(&engine.database_url(), &engine.ledger(), expected), []);
+}
+
+#[test]
+fn what_comes_through_the_topic_runs_once_and_each_run_is_told_in_order() {
+    on_kafka(|database, topics| {
+        let mut engine = Engine::with(database, Setup::default().with_kafka(&topics));
+        let repo = Repo::make(&engine.folder().join("git"), "wheel");
+        engine.bind(&repo, "wheel");
+        let workflow = engine.fill(WHEEL);
+        let commit = repo.push(&[(".kickwheel/wheel.yaml", &workflow)]);
+        engine.pushed(&commit).wait_for("succeeded");
+        let started = engine.api().post("workflows/wheel/runs", &json!({"inputs": {}}));
+        engine.kick("kick-1").kick("kick-1");
+        let runs = all_ended(&engine, 3);
+        assert!(runs.iter().any(|run| run["id"] == started["id"]), "{started:#}");
+        assert_eq!(engine.ledger_lines().len(), 3);
+        let wheel = || ["wheel".to_owned()].into();
+        nothing_is_wrong(&engine, &[(Known::Id("kick-1".into()), wheel()), (Known::Commit(commit), wheel())].into());
+
+        // Each of the three came by the topic, the one that was sent twice twice.
+        let ids: Vec<String> = topics.records("events").iter().map(|r| r.json()["id"].to_string()).collect();
+        assert_eq!(ids.iter().filter(|id| id.contains("kick-1")).count(), 2, "{ids:?}");
+        assert!(ids.len() >= 4, "{ids:?}");
+        let told = until("every run is told to its end", || {
+            Some(topics.told()).filter(|told| told.len() == 3 && told.values().all(|types| types.len() == TOLD.len()))
+        });
+        for run in &runs {
+            assert_eq!(told[run["id"].as_str().expect("a run has an id")], TOLD);
+        }
+        // A restart tells nothing anew.
+        let before = topics.records("runs").len();
+        engine.kill9().restart().kick("kick-2").wait_for("succeeded");
+        until("the fourth run is told", || (topics.told().len() == 4).then_some(()));
+        until("it is told to its end", || (topics.records("runs").len() == before + TOLD.len()).then_some(()));
+    });
+}
+
+#[test]
+fn records_of_a_foreign_topic_start_runs_once() {
+    const YAML: &str = r#"
+version: 1
+name: orders
+on:
+  event: {type: [com.example.order, com.example.plain]}
+steps:
+  take: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+    on_kafka(|database, topics| {
+        topics.create("orders", 1, &[]);
+        let mut engine = Engine::with(database, Setup::default().with_kafka(&topics));
+        engine.apply(YAML);
+        let config = json!({
+            "kind": "kafka",
+            "topic": topics.name("orders"),
+            "from": "earliest",
+            "record_type": "com.example.plain",
+        });
+        engine.api().post("triggers", &json!({"name": "orders", "config": config}));
+        let structured =
+            json!({"specversion": "1.0", "id": "s", "source": "/shop", "type": "com.example.order", "data": {}});
+        let cloud = [("content-type", "application/cloudevents+json")];
+        let binary = [
+            ("ce_specversion", "1.0"),
+            ("ce_id", "b"),
+            ("ce_source", "/shop"),
+            ("ce_type", "com.example.order"),
+            ("content-type", "application/json"),
+        ];
+        let write = |payload: Option<&str>, headers: &[(&str, &str)]| {
+            topics.write("orders", "lane", payload.map(str::as_bytes), headers);
+        };
+        write(Some(&structured.to_string()), &cloud);
+        write(Some(r#"{"total": 3}"#), &binary);
+        write(Some(r#"{"total": 4}"#), &[]);
+        write(Some(&structured.to_string()), &cloud);
+        // These three become nothing: no JSON, no value, and a type that only we may send.
+        write(Some("no JSON"), &[]);
+        write(None, &[]);
+        let mut ours = structured.clone();
+        (ours["id"], ours["type"]) = (json!("ours"), json!("dev.kickwheel.run.finished"));
+        write(Some(&ours.to_string()), &cloud);
+        write(Some(r#"{"total": 5}"#), &[]);
+        let runs = all_ended(&engine, 4);
+        let mut ids: Vec<&str> = runs.iter().filter_map(|run| run["event_id"].as_str()).collect();
+        ids.sort_unstable();
+        let place = |offset: u32| format!("{}/0@{offset}", topics.name("orders"));
+        let mut expected = vec!["b".to_owned(), "s".to_owned(), place(2), place(7)];
+        expected.sort_unstable();
+        assert_eq!(ids, expected);
+        nothing_is_wrong(&engine, &Expected::new());
+        assert_eq!(quarantined(&engine), 3);
+
+        engine.kill9().restart();
+        write(Some(r#"{"total": 6}"#), &[]);
+        all_ended(&engine, 5);
+        assert_eq!(quarantined(&engine), 3, "nothing is read again");
+    });
+}
+
+/// How much is in quarantine.
+fn quarantined(engine: &Engine) -> usize {
+    checker::count(&engine.database_url(), "quarantine")
+}
+
+#[test]
+fn what_can_never_be_an_event_is_set_aside_and_the_partition_goes_on() {
+    const LARGE_BYTES: usize = 20 << 20;
+    on_kafka(|database, topics| {
+        // Somebody made the topic, and lets it take everything.
+        topics.create("events", 1, &[("max.message.bytes", "33554432")]);
+        let mut engine = Engine::with(database, Setup::default().with_kafka(&topics));
+        engine.apply(WHEEL).kick("before").wait_for("succeeded");
+        let cloud = [("content-type", "application/cloudevents+json")];
+        topics.write("events", "k", Some(b"\xff\xfe garbage"), &[]);
+        topics.write("events", "k", None, &[]);
+        topics.write("events", "k", Some(&vec![b'x'; LARGE_BYTES]), &cloud);
+        let homeless = json!({"specversion": "1.0", "id": "homeless", "source": SOURCE, "type": KICK}).to_string();
+        topics.write("events", "k", Some(homeless.as_bytes()), &cloud);
+        engine.kick("after").wait_for("succeeded");
+        all_ended(&engine, 2);
+        assert_eq!(quarantined(&engine), 4);
+        nothing_is_wrong(&engine, &Expected::new());
+        // What is kept of it survives a restart, and it is not read again.
+        engine.kill9().restart().kick("later").wait_for("succeeded");
+        all_ended(&engine, 3);
+        assert_eq!(quarantined(&engine), 4);
+        assert!(fs::metadata(engine.ledger()).is_ok());
+    });
+}
