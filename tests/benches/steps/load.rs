@@ -56,7 +56,8 @@ impl fmt::Display for Load {
 }
 
 impl Load {
-    /// Loads a server for about so long; runs that have begun by then are waited for and counted.
+    /// Loads a server for about so long; each client starts at least one run, and runs that
+    /// begun by then are waited for and counted.
     pub async fn run(self, subject: &Subject, stretch: Duration) -> Seen {
         let mut connections = Vec::new();
         for _ in 0..self.at_once {
@@ -68,15 +69,17 @@ impl Load {
             let kind = subject.kind;
             tokio::spawn(async move {
                 let mut times = Vec::new();
-                while began.elapsed() < stretch {
+                loop {
                     let one = Instant::now();
                     match kind {
                         Kind::Ours => ours(&mut connection, self.steps).await,
                         Kind::Bare => bare(&mut connection, self.steps).await,
                     }
                     times.push(one.elapsed().as_secs_f64() * 1e3);
+                    if began.elapsed() >= stretch {
+                        return times;
+                    }
                 }
-                times
             })
         });
         let mut times = Vec::new();

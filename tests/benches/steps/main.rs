@@ -9,7 +9,8 @@
 //! ratios count. CPU is that of the server's process, without the database server's and the clients'.
 //!
 //! ```text
-//!   KICKWHEEL_BIN=…/kickwheel [KICKWHEEL_TEST_POSTGRES=postgres://…] cargo bench --workspace --bench steps [-- --once]
+//!   KICKWHEEL_BIN=…/kickwheel [KICKWHEEL_BENCH_FOLDER=…] [KICKWHEEL_TEST_POSTGRES=…] \
+//!     cargo bench --workspace --bench steps [-- --once]
 //! ```
 //!
 //! On SQLite always; on Postgres, where the bare loop has as many writers as help, when a server is given. With `--once`
@@ -23,7 +24,7 @@ mod connection;
 mod load;
 mod servers;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use kickwheel_tests::cluster::{self, OwnDatabase};
 use tokio::runtime::Runtime;
@@ -78,7 +79,7 @@ fn main() {
 
 /// Ours on SQLite, once, for those who measure something else beside it.
 fn once(runtime: &Runtime, binary: &str) {
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in(folder()).unwrap();
     let ours = Ours::start(binary, folder.path(), None);
     runtime.block_on(ours.prepare());
     let mut rows = Vec::new();
@@ -95,7 +96,7 @@ fn once(runtime: &Runtime, binary: &str) {
 
 fn on_sqlite(runtime: &Runtime, binary: &str) {
     println!("P1 on SQLite (WAL, synchronous=FULL)");
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in(folder()).unwrap();
     let ours = Ours::start(binary, folder.path(), None);
     let bare = Bare::start(&format!("sqlite:{}", folder.path().join("bare.db").display()), 1);
     compare(runtime, &ours, &bare);
@@ -103,7 +104,7 @@ fn on_sqlite(runtime: &Runtime, binary: &str) {
 
 fn on_postgres(runtime: &Runtime, binary: &str) {
     println!("P1 on Postgres (its own synchronous_commit; its processes' CPU is not counted)");
-    let folder = tempfile::tempdir_in(".").unwrap();
+    let folder = tempfile::tempdir_in(folder()).unwrap();
     let (database, bare_database) = (OwnDatabase::make(), OwnDatabase::make());
     let ours = Ours::start(binary, folder.path(), Some(&database.url));
     // Which number of writers helps depends on the server's disk: each is tried, and the best one is the floor.
@@ -168,6 +169,11 @@ async fn in_turns(load: Load, ours: &Subject, bare: &Subject) -> Pair {
     let ours = load.run(ours, STRETCH).await;
     let after = load.run(bare, STRETCH / 2).await;
     Pair { ours, bare: before.and(&after) }
+}
+
+/// Where the databases are, which decides what disk is measured.
+fn folder() -> PathBuf {
+    std::env::var_os("KICKWHEEL_BENCH_FOLDER").map_or_else(|| PathBuf::from("."), PathBuf::from)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
