@@ -47,7 +47,7 @@ impl Opened {
     pub fn read(url: &str) -> Self {
         let read = |table: &str, columns: &[&str], order: &str| rows(url, table, columns, order);
         Self {
-            events: read("events", &["event_key", "source", "state", "reason", "body"], "event_key"),
+            events: read("events", &["event_key", "source", "channel", "state", "reason", "body"], "event_key"),
             undecided: read("undecided", &["lane", "position", "event_key"], "lane, position"),
             decisions: read("decisions", &["event_key", "workflow", "decision", "run"], "event_key, workflow"),
             runs: read(

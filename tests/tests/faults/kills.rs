@@ -8,8 +8,9 @@
 use std::time::{Duration, Instant};
 
 use kickwheel_tests::{
-    harness::{Database, Engine, is_long, on_each_database},
-    wait::look_for,
+    harness::{Database, Engine, Setup, is_long, on_each_database, on_kafka},
+    kafka::Topics,
+    wait::{look_for, until},
 };
 
 use crate::wheel::Scenario;
@@ -27,19 +28,45 @@ const MEETING: Duration = Duration::from_secs(60);
 
 /// Kills at each of `faults` in turn. Events and pushes come until the point was met.
 fn check(faults: &'static [&'static str]) {
-    on_each_database(|database| {
-        let mut scenario = Scenario::begin(Engine::start(database));
-        scenario.engine.kill9();
-        let rounds = if is_long() { LONG } else { 1 };
-        for round in 0..rounds {
-            for fault in faults {
-                let (name, count) = fault.split_once(':').expect("a fault is name:count");
-                let count: u32 = count.parse().expect("a count is a number");
-                kill_at(&mut scenario, &format!("{name}:{}", count + round));
-            }
+    on_each_database(|database| kill_all(&mut Scenario::begin(Engine::start(database)), faults));
+}
+
+/// The same with Kafka as the bus, and chained runs. Afterwards the runs topic tells every run to its end, in order.
+fn check_kafka(faults: &'static [&'static str]) {
+    on_kafka(|database, topics| {
+        let engine = Engine::with(database, Setup::default().with_kafka(&topics));
+        let mut scenario = Scenario::begin_chained(engine);
+        kill_all(&mut scenario, faults);
+        is_told(&scenario, &topics);
+    });
+}
+
+fn kill_all(scenario: &mut Scenario, faults: &[&str]) {
+    scenario.engine.kill9();
+    let rounds = if is_long() { LONG } else { 1 };
+    for round in 0..rounds {
+        for fault in faults {
+            let (name, count) = fault.split_once(':').expect("a fault is name:count");
+            let count: u32 = count.parse().expect("a count is a number");
+            kill_at(scenario, &format!("{name}:{}", count + round));
         }
-        scenario.engine.restart();
-        scenario.check();
+    }
+    scenario.engine.restart();
+    scenario.check();
+}
+
+/// Every run is told, each from its start to its end. That nothing is told differently or out of order, the reading of the
+/// topic asserts itself.
+fn is_told(scenario: &Scenario, topics: &Topics) {
+    let runs = scenario.engine.runs();
+    until("every run is told to its end", || {
+        let told = topics.told();
+        let whole = |types: &Vec<String>| {
+            types.first().is_some_and(|t| t.contains("pipelinerun.queued"))
+                && types.last().is_some_and(|t| t.contains("pipelinerun.finished"))
+        };
+        assert!(told.len() <= runs.len(), "runs are told that are not there");
+        (told.len() == runs.len() && told.values().all(whole)).then_some(())
     });
 }
 
@@ -135,4 +162,52 @@ fn storm(database: Database, seed: u64, kills: u32) {
         scenario.engine.kill9().restart();
     }
     scenario.check();
+}
+
+#[test]
+fn killed_on_the_way_to_kafka_and_back() {
+    check_kafka(&[
+        "bus.produce.before:1",
+        "bus.produce.after:1",
+        "bus.offset.before:1",
+        "bus.offset.after:1",
+        "bus.produce.before:3",
+        "bus.produce.after:4",
+        "bus.offset.before:2",
+        "bus.offset.after:3",
+        "bus.drain.sent:1",
+        "bus.drain.sent:2",
+    ]);
+}
+
+#[test]
+fn killed_between_kafka_and_the_job() {
+    check_kafka(&[
+        "ingest.decide.before:1",
+        "ingest.decide.before:3",
+        "store.commit.before:3",
+        "store.commit.after:3",
+        "store.commit.before:9",
+        "store.commit.after:12",
+        "ingest.start.before:1",
+        "driver.act.before:2",
+        "driver.act.after:3",
+        "job.start.before:1",
+    ]);
+}
+
+#[test]
+fn killed_between_the_job_and_the_runs_topic() {
+    check_kafka(&[
+        "job.start.after:2",
+        "job.conclude.before:1",
+        "job.conclude.after:2",
+        "report.tell.before:1",
+        "report.tell.after:1",
+        "relay.sent:1",
+        "relay.sent:2",
+        "relay.sent:4",
+        "bus.drain.sent:1",
+        "bus.offset.after:2",
+    ]);
 }

@@ -45,12 +45,22 @@ steps:
   roll: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
 "#;
 
+/// What the end of [`RIM`] starts: an event that a run causes goes by the spool to the bus.
+pub const HUB: &str = r#"
+version: 1
+name: hub
+on: {event: {type: dev.kickwheel.run.finished, where: 'event.data.workflow == "rim"'}}
+steps:
+  spin: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+
 /// An engine with a bound repository that holds [`WHEEL`], with [`RIM`] applied, and what it owes us.
 pub struct Scenario {
     pub engine: Engine,
     pub repo: Repo,
     pub expected: Expected,
     sent: u32,
+    chained: bool,
 }
 
 impl Scenario {
@@ -61,8 +71,16 @@ impl Scenario {
         let wheel = engine.fill(WHEEL);
         let first = repo.push(&[(".kickwheel/wheel.yaml", &wheel)]);
         engine.pushed(&first).wait_for("succeeded");
-        let mut scenario = Self { engine, repo, expected: Expected::new(), sent: 0 };
+        let mut scenario = Self { engine, repo, expected: Expected::new(), sent: 0, chained: false };
         scenario.expect_push(first);
+        scenario
+    }
+
+    /// The same, with [`HUB`] behind [`RIM`].
+    pub fn begin_chained(engine: Engine) -> Self {
+        let mut scenario = Self::begin(engine);
+        scenario.engine.apply(HUB);
+        scenario.chained = true;
         scenario
     }
 
@@ -85,12 +103,37 @@ impl Scenario {
         let id = format!("{KICK}-{}", self.sent);
         // The engine may die while it answers: that is what we are here for.
         let _ = send(self.engine.api(), &id);
-        self.expected.insert(Known::Id(id), BTreeSet::from(["wheel".to_owned(), "rim".to_owned()]));
+        self.owe(&id);
     }
 
-    /// Runs that are owed.
+    /// Sends an event that must be answered well at once.
+    pub fn send_heard(&mut self) {
+        self.sent += 1;
+        let id = format!("{KICK}-{}", self.sent);
+        let answer = send(self.engine.api(), &id);
+        assert!(answer.as_ref().is_ok_and(|a| a.status == 202), "{answer:?}\n{}", self.engine.log());
+        self.owe(&id);
+    }
+
+    /// Sends every event once more.
+    pub fn send_again(&self) {
+        for known in self.expected.keys() {
+            if let Known::Id(id) = known {
+                let answer = send(self.engine.api(), id);
+                assert!(answer.as_ref().is_ok_and(|a| a.status == 202), "{answer:?}");
+            }
+        }
+    }
+
+    /// An event that somebody else has sent.
+    pub fn owe(&mut self, id: &str) {
+        self.expected.insert(Known::Id(id.to_owned()), BTreeSet::from(["wheel".to_owned(), "rim".to_owned()]));
+    }
+
+    /// Runs that are owed: those of events from outside, and those that the end of a [`RIM`] starts.
     fn runs_owed(&self) -> usize {
-        self.expected.values().map(BTreeSet::len).sum()
+        let rims = self.expected.values().filter(|started| started.contains("rim")).count();
+        self.expected.values().map(BTreeSet::len).sum::<usize>() + if self.chained { rims } else { 0 }
     }
 
     /// Sends again what may not have been heard, and waits until everything has come to rest.
@@ -108,6 +151,7 @@ impl Scenario {
             let ended = runs.iter().filter(|run| !run["ended_at"].is_null()).count();
             (runs.len() >= owed && ended == runs.len()).then_some(())
         });
+        self.engine.wait_for_bus();
     }
 
     /// Comes to rest with every run succeeded, and has the checker look.
@@ -134,7 +178,14 @@ impl Scenario {
 
     /// What the checker finds now.
     pub fn violations(&self) -> Vec<checker::Violation> {
-        checker::check(&self.engine.database_url(), &self.engine.ledger(), &self.expected)
+        let mut expected = self.expected.clone();
+        if self.chained {
+            for run in self.engine.runs().iter().filter(|run| run["workflow"] == "rim") {
+                let id = run["id"].as_str().expect("a run has an id");
+                expected.insert(Known::Id(format!("{id}:finished")), BTreeSet::from(["hub".to_owned()]));
+            }
+        }
+        checker::check(&self.engine.database_url(), &self.engine.ledger(), &expected)
     }
 }
 
