@@ -43,16 +43,17 @@ def fetch(cache):
     folder.mkdir(exist_ok=True)
     for name in ("package.json", "service.mjs", "load.mjs"):
         shutil.copy(HERE / name, folder / name)
-    if not server(folder).exists():
+    if not server(folder):
         print("fetching Restate from npm", flush=True)
         processes.fetch("Restate", ["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=folder)
-    if not server(folder).exists():
+    if not server(folder):
         raise processes.Failed("npm has no server of Restate for this machine")
     return folder
 
 
 def server(folder):
-    return folder / "node_modules/@restatedev/restate-server-linux-x64/bin/restate-server"
+    """The server's program, which npm keeps in a package per system and processor; none before it is fetched."""
+    return next(folder.glob("node_modules/@restatedev/restate-server-*/bin/restate-server"), None)
 
 
 def settings(data, partitions, ingress, admin, node):

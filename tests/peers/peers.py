@@ -27,6 +27,8 @@ import peer_dbos
 import peer_restate
 import processes
 
+OURS = "Kickwheel"
+
 # Length of the chain, clients at once.
 SHAPES = [(10, 64), (1, 64), (10, 1), (1, 1)]
 
@@ -59,13 +61,15 @@ def kickwheel(_seconds):
 
 
 def measure(contenders, rounds, seconds):
-    """Figures by contender, shape and round; a contender that fails is dropped, and said to be."""
+    """Figures by contender, shape and round; a peer that fails is dropped, and said to be. Ours may not fail."""
     seen = {name: {shape: [] for shape in SHAPES} for name in contenders}
     for number in range(1, rounds + 1):
         for name, run in list(contenders.items()):
             try:
                 figures = run(seconds)
             except (OSError, subprocess.SubprocessError, processes.Failed) as error:
+                if name == OURS:
+                    raise
                 print(f"SKIPPED: {name} failed in round {number}: {error}", flush=True)
                 del contenders[name], seen[name]
                 continue
@@ -89,16 +93,16 @@ def report(seen):
             rows = by_shape[shape]
             row = {key: statistics.median(each[key] for each in rows) for key in rows[0]}
             print(f"  {shape_name(shape):24} {name:24} {describe(shape, row)}")
-    if "Kickwheel" not in seen:
+    if OURS not in seen:
         print("Kickwheel was not measured: KICKWHEEL_STEPS names no command, so there are no ratios")
         return
     print("\nmedians of the rounds' ratios (another process does Restate's steps, over HTTP; DBOS calls its own)")
     for name, by_shape in seen.items():
-        if name == "Kickwheel":
+        if name == OURS:
             continue
         peer = name.split(",")[0]
         for shape in SHAPES:
-            pairs = list(zip(seen["Kickwheel"][shape], by_shape[shape]))
+            pairs = list(zip(seen[OURS][shape], by_shape[shape]))
             speed = statistics.median(ours["runs_per_s"] / theirs["runs_per_s"] for ours, theirs in pairs)
             cpu = statistics.median(theirs["cpu_ms"] / ours["cpu_ms"] for ours, theirs in pairs)
             many = shape[1] > 1
@@ -118,7 +122,7 @@ def contenders(cache, only):
     """What can be had here, by name."""
     found = {}
     if "KICKWHEEL_STEPS" in os.environ:
-        found["Kickwheel"] = kickwheel
+        found[OURS] = kickwheel
     candidates = {
         "restate": lambda: peer_restate.contenders(cache, SHAPES),
         "dbos": lambda: peer_dbos.contenders(cache, SHAPES),
