@@ -4,8 +4,15 @@
 
 mod bus;
 mod chains;
+mod cron;
 mod door;
+mod elsewhere;
+// Git's own HTTP server with TLS and credentials, as the tests of the mirrors use it.
+#[allow(dead_code)]
+#[path = "../../../engine/repos/tests/it/http_server.rs"]
+mod git_server;
 mod jobs;
+mod polling;
 mod pushes;
 mod reuse;
 mod twins;
