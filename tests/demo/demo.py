@@ -480,15 +480,13 @@ def sweep_old_folders(kept_too=False):
 
 
 def end_everything(folder, backing):
-    """The engine first, then the services; true when all of it has ended."""
-    problems = []
-    for named in processes.end_all(folder, [folder / "services"]):
-        problems.append(f"could not end the process {named}")
-    problems += backing.end()
-    problems += [f"could not end the process {named}" for named in processes.end_all(folder)]
-    for problem in problems:
+    """The engine first, then the services; true when no process is left. What cannot be removed elsewhere is told."""
+    processes.end_all(folder, [folder / "services"])
+    problems = backing.end()
+    left = processes.end_all(folder)
+    for problem in problems + [f"could not end the process {named}" for named in left]:
         print(problem, flush=True)
-    return not problems
+    return not left
 
 
 def tell(demo):
@@ -550,7 +548,12 @@ def main():
         tell(demo)
         keep = options.keep
     except Exception as failure:  # noqa: BLE001: whatever went wrong, it is told and everything is ended
-        reason = str(failure) if isinstance(failure, Failed) else traceback.format_exc()
+        reason = traceback.format_exc()
+        if isinstance(failure, Failed):
+            reason = str(failure)
+        elif isinstance(failure, subprocess.CalledProcessError):
+            argv = " ".join(str(arg) for arg in failure.cmd)
+            reason = f"`{argv}` ended with code {failure.returncode}\n{failure.stderr or ''}"
         print(demo.paint("31", "\n  ✗ NOT TRUE: ") + reason, flush=True)
         log = demo.base / "serve.log"
         if log.exists():

@@ -31,10 +31,11 @@ recorded() {
 
 is_ours_up() { recorded && [ -f "$folder/pid" ] && kill -0 "$(cat "$folder/pid")" 2>/dev/null && answers "$address"; }
 
-# Prints the address of an engine that somebody else runs.
+# Prints the address of an engine that somebody else runs. Whoever names one gets that one or none.
 foreign() {
-  local candidate
-  for candidate in "${KICKWHEEL_TEST_DOCKER:-}" "${DOCKER_HOST:-}" unix:///var/run/docker.sock; do
+  local candidate candidates=("${DOCKER_HOST:-}" unix:///var/run/docker.sock)
+  [ -z "${KICKWHEEL_TEST_DOCKER:-}" ] || candidates=("$KICKWHEEL_TEST_DOCKER")
+  for candidate in "${candidates[@]}"; do
     case $candidate in unix://*) ;; *) continue ;; esac
     if answers "$candidate"; then echo "$candidate"; return; fi
   done
