@@ -6,6 +6,7 @@ mod bus;
 mod chains;
 mod door;
 mod jobs;
+mod opening;
 mod pushes;
 mod reuse;
 mod twins;
