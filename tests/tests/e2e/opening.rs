@@ -4,7 +4,7 @@
 use std::fs;
 
 use kickwheel_tests::{
-    api::{Api, block_on},
+    api::{Api, block_on, http},
     harness::{Engine, on_each_database},
     wait::until,
 };
@@ -27,10 +27,7 @@ fn keep(engine: &Engine, name: &str, value: &str) {
 /// The status with which a webhook of the trigger `shop` is answered.
 fn deliver(api: &Api, secret: &str, body: String) -> u16 {
     block_on(async {
-        let sent = reqwest::Client::builder()
-            .no_proxy()
-            .build()
-            .expect("a client")
+        let sent = http()
             .post(format!("{}/hooks/shop", api.url))
             .header("host", "kick.tunnel.example")
             .header("content-type", "application/cloudevents+json")

@@ -25,6 +25,8 @@ fn write(folder: &Path, pair: &Pair) {
 
 /// A client that trusts this certificate and no other.
 fn client(pair: &Pair) -> reqwest::Client {
+    // reqwest comes without cryptography of its own.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let authority = reqwest::Certificate::from_pem(pair.cert.pem().as_bytes()).expect("a certificate");
     reqwest::Client::builder()
         .no_proxy()
