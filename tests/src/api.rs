@@ -13,10 +13,15 @@ static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
 });
 
 static HTTP: LazyLock<reqwest::Client> = LazyLock::new(|| {
-    // Fails when it is done already, which is as good.
+    // reqwest comes without cryptography of its own.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(PATIENCE).no_proxy().build().expect("the settings are valid")
 });
+
+/// For requests that are not the API's.
+pub fn http() -> &'static reqwest::Client {
+    &HTTP
+}
 
 /// Runs a future to its end from plain code.
 pub fn block_on<F: Future>(future: F) -> F::Output {

@@ -142,7 +142,11 @@ struct Server {
 
 impl Server {
     fn start(data: &Path, runner: Option<&Path>) -> Self {
-        let mut command = kickwheel(data, &["serve", "--listen", "127.0.0.1:0", "--json", "--log", "error"]);
+        Self::listening(data, &["--listen", "127.0.0.1:0"], runner)
+    }
+
+    fn listening(data: &Path, options: &[&str], runner: Option<&Path>) -> Self {
+        let mut command = kickwheel(data, &[&["serve", "--json", "--log", "error"], options].concat());
         if let Some(runner) = runner {
             command.env("KICKWHEEL_RUNNER", runner);
         }
@@ -213,10 +217,31 @@ fn a_server_is_found_by_its_data_folder_and_drains_on_sigterm() {
 }
 
 #[test]
-fn serve_refuses_addresses_that_others_could_reach() {
-    let output = run(folder().path(), &["serve", "--listen", "0.0.0.0:7070", "--log", "error"]);
-    assert_eq!(output.status.code(), Some(5));
-    assert!(stderr(&output).contains("not a loopback address"), "{}", stderr(&output));
+fn serve_listens_where_others_reach_it_only_when_all_is_set_up_for_that() {
+    let data = folder();
+    let refused = |options: &[&str], reason: &str| {
+        let serve = ["serve", "--listen", "0.0.0.0:0", "--log", "error"];
+        let output = run(data.path(), &[&serve, options].concat());
+        assert_eq!(output.status.code(), Some(5), "{options:?}");
+        assert!(stderr(&output).contains(reason), "{options:?}: {}", stderr(&output));
+    };
+    refused(&[], "--tls-cert");
+    refused(&["--host-processes", "off"], "--tls-cert");
+    let proxy = ["--trusted-proxy", "10.0.0.0/24"];
+    refused(&proxy, "--host-processes off");
+    refused(&[&proxy[..], &["--host-processes", "off"]].concat(), "kickwheel tokens create");
+    refused(&["--tls-cert", "absent.pem", "--tls-key", "absent.pem"], "absent.pem");
+    assert!(!data.path().join("endpoint").exists());
+
+    let server = Server::start(data.path(), None);
+    assert_eq!(run(data.path(), &["tokens", "create", "ops", "--role", "admin"]).status.code(), Some(0));
+    assert_eq!(server.stop(), Some(0));
+    let options = ["--listen", "0.0.0.0:0", "--trusted-proxy", "10.0.0.0/24", "--host-processes", "off"];
+    let server = Server::listening(data.path(), &options, None);
+    let url = server.facts["url"].as_str().expect("a URL");
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    assert_eq!(run(data.path(), &["health"]).status.code(), Some(0));
+    assert_eq!(server.stop(), Some(0));
 }
 
 /// The runner beside the binary under test, or a loud reason why there is none.

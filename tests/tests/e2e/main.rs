@@ -12,6 +12,7 @@ mod elsewhere;
 #[path = "../../../engine/repos/tests/it/http_server.rs"]
 mod git_server;
 mod jobs;
+mod opening;
 mod polling;
 mod pushes;
 mod reuse;

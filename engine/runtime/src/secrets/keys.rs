@@ -182,8 +182,13 @@ impl Files {
             Some(next) => (Some(next), configured),
             None => (configured, None),
         };
-        let others = replaced.into_iter().chain(read(&self.old())?).filter(|key| Some(key) != current.as_ref());
-        let others = others.collect();
+        let mut old = read(&self.old())?;
+        if old.is_some() && old == current {
+            // A change that had only begun: what was to be kept is what is in force.
+            remove(&self.old())?;
+            old = None;
+        }
+        let others = replaced.into_iter().chain(old).collect();
         Ok(Ring { current, others })
     }
 

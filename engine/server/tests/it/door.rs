@@ -1,122 +1,23 @@
-//! The whole router in front of a real engine in a temporary folder, without a socket except where the socket matters.
-//!
-//! No job is run here: what a run does is the runtime's to test.
+//! Who is let in, what a mistake looks like, and the API's main roads.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
-    body::{Body, to_bytes},
+    body::Body,
     http::{Method, Request, StatusCode, header},
 };
-use kickwheel_runtime::{Config, EgressSettings, Engine, POLL_GRACE, bus::BusConfig, secrets::KeySource};
-use kickwheel_server::{Exposure, ServerConfig, bind, router, routes::Door, serve};
+use kickwheel_server::{Exposure, bind, serve};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     sync::{Notify, oneshot},
 };
-use tower::ServiceExt as _;
 
-const TOKEN: &str = "0123456789abcdef";
-const HOST: &str = "127.0.0.1:7070";
+use crate::house::{House, PATIENCE, TOKEN, authorized, config, empty, engine, request};
+
 /// A run that ends without any job.
 const SKIPS: &str = "version: 1\nname: skips\non: {manual: {}}\nsteps:\n  never:\n    if: \"false\"\n    run: exit 1\n";
-/// No answer on this machine may take longer, however busy it is.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// An engine with its door. The folder goes last: the engine uses it until then.
-struct House {
-    engine: Engine,
-    router: Router,
-    nudge: Arc<Notify>,
-    _folder: TempDir,
-}
-
-impl House {
-    async fn build() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let engine = engine(folder.path().to_owned()).await;
-        let nudge = Arc::new(Notify::new());
-        let address: SocketAddr = HOST.parse().expect("an address");
-        let router = router(Door::at(engine.clone(), config(&nudge), address));
-        Self { engine, router, nudge, _folder: folder }
-    }
-
-    async fn answer(&self, request: Request<Body>) -> (StatusCode, Value) {
-        let response = self.router.clone().oneshot(request).await.expect("the router never fails");
-        assert_eq!(response.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
-        let status = response.status();
-        let bytes = to_bytes(response.into_body(), 1 << 20).await.expect("a whole body");
-        let text = String::from_utf8(bytes.to_vec()).expect("text");
-        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
-    }
-
-    async fn get(&self, path: &str) -> (StatusCode, Value) {
-        self.answer(authorized(Method::GET, path).body(Body::empty()).expect("a request")).await
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
-        let request = authorized(Method::POST, path).header(header::CONTENT_TYPE, "application/json");
-        self.answer(request.body(Body::from(body.to_string())).expect("a request")).await
-    }
-
-    /// The answer is a `Problem` with this status and code.
-    #[track_caller]
-    fn refused((status, problem): (StatusCode, Value), expected: u16, code: &str) -> Value {
-        assert_eq!((status.as_u16(), problem["code"].as_str()), (expected, Some(code)), "{problem}");
-        assert_eq!(problem["status"], expected);
-        assert!(problem["detail"].as_str().is_some_and(|d| !d.is_empty()), "{problem}");
-        problem
-    }
-}
-
-async fn engine(data: PathBuf) -> Engine {
-    let config = Config {
-        data,
-        database: None,
-        // It must be a file; nothing here starts it.
-        runner: std::env::current_exe().expect("this program"),
-        local_cpu_milli: None,
-        docker: None,
-        bus: BusConfig::Embedded,
-        base_url: format!("http://{HOST}"),
-        lease: Duration::from_secs(15),
-        pure_batching: true,
-        secrets_key: KeySource::Folder,
-        host_processes: true,
-        job_user: None,
-        egress: EgressSettings::default(),
-        poll_grace: POLL_GRACE,
-    };
-    Engine::start(config).await.expect("an empty folder is enough")
-}
-
-fn config(nudge: &Arc<Notify>) -> ServerConfig {
-    ServerConfig {
-        token: TOKEN.to_owned(),
-        hook_nudge: Arc::clone(nudge),
-        binary: std::env::current_exe().expect("this program"),
-        drain: Duration::from_secs(5),
-        hosts: Vec::new(),
-        proxies: Vec::new(),
-        tls: None,
-    }
-}
-
-fn request(method: Method, path: &str) -> axum::http::request::Builder {
-    Request::builder().method(method).uri(path).header(header::HOST, HOST)
-}
-
-fn authorized(method: Method, path: &str) -> axum::http::request::Builder {
-    request(method, path).header(header::AUTHORIZATION, format!("Bearer {TOKEN}"))
-}
-
-fn empty(builder: axum::http::request::Builder) -> Request<Body> {
-    builder.body(Body::empty()).expect("a request")
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn only_who_names_this_server_and_holds_the_token_is_answered() {
