@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, str::FromStr as _};
 
-use sqlx::{AssertSqlSafe, Column as _, Connection as _, Row as _};
+use sqlx::{AssertSqlSafe, Column as _, Connection as _, Executor as _, Row as _};
 
 use crate::api::block_on;
 
@@ -45,8 +45,9 @@ pub struct Opened {
 impl Opened {
     /// Reads all of them. `url` is `sqlite://FILE` or `postgres://…`.
     pub fn read(url: &str) -> Self {
-        let read = |table: &str, columns: &[&str], order: &str| rows(url, table, columns, order);
-        Self {
+        let mut snapshot = Snapshot::begin(url);
+        let mut read = |table: &str, columns: &[&str], order: &str| snapshot.rows(table, columns, order);
+        let opened = Self {
             events: read("events", &["event_key", "source", "channel", "state", "reason", "body"], "event_key"),
             undecided: read("undecided", &["lane", "position", "event_key"], "lane, position"),
             decisions: read("decisions", &["event_key", "workflow", "decision", "run"], "event_key, workflow"),
@@ -72,39 +73,74 @@ impl Opened {
             inbox: read("inbox", &["run", "input_id"], "run, input_id"),
             spool: read("spool", &["position", "channel"], "position"),
             plans: read("plans", &["plan_digest", "compiled"], "plan_digest"),
-        }
+        };
+        snapshot.end();
+        opened
     }
 }
 
-fn rows(url: &str, table: &str, columns: &[&str], order: &str) -> Vec<Row> {
-    let is_sqlite = url.starts_with("sqlite:");
-    let selected: Vec<String> = columns
-        .iter()
-        .map(|column| match (*column, table, is_sqlite) {
-            ("body", "sealed", true) => "lower(hex(body)) AS body".to_owned(),
-            ("body", "sealed", false) => "encode(body, 'hex') AS body".to_owned(),
-            _ => format!("CAST({column} AS text) AS {column}"),
-        })
-        .collect();
-    // The columns that give the order are the table's own: the selected ones are texts, among which 10 comes before 2.
-    let order: Vec<String> = order.split(", ").map(|column| format!("{table}.{column}")).collect();
-    let sql = format!("SELECT {} FROM {table} ORDER BY {}", selected.join(", "), order.join(", "));
-    let read = async {
-        if is_sqlite {
-            let options = sqlx::sqlite::SqliteConnectOptions::from_str(url)?.read_only(true);
-            let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
-            let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut connection).await?;
-            connection.close().await?;
-            rows.iter().map(|row| texts(row.columns().iter().map(|c| (c.name(), row.try_get(c.ordinal()))))).collect()
-        } else {
-            let mut connection = sqlx::PgConnection::connect(url).await?;
-            let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(&mut connection).await?;
-            connection.close().await?;
-            rows.iter().map(|row| texts(row.columns().iter().map(|c| (c.name(), row.try_get(c.ordinal()))))).collect()
-        }
-    };
-    let rows: Result<Vec<Row>, sqlx::Error> = block_on(read);
-    rows.unwrap_or_else(|e| panic!("{sql} on {url}: {e}"))
+/// One state of a database, whatever is written meanwhile: an engine at rest may still seal journals.
+enum Snapshot {
+    Sqlite(sqlx::SqliteConnection),
+    Postgres(sqlx::PgConnection),
+}
+
+impl Snapshot {
+    fn begin(url: &str) -> Self {
+        let begun: Result<Self, sqlx::Error> = block_on(async {
+            if url.starts_with("sqlite:") {
+                let options = sqlx::sqlite::SqliteConnectOptions::from_str(url)?.read_only(true);
+                let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+                connection.execute("BEGIN").await?;
+                Ok(Self::Sqlite(connection))
+            } else {
+                let mut connection = sqlx::PgConnection::connect(url).await?;
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+                Ok(Self::Postgres(connection))
+            }
+        });
+        begun.unwrap_or_else(|e| panic!("{url}: {e}"))
+    }
+
+    /// Hangs up, and waits for it: a copy of a database is made only when nobody is connected.
+    fn end(self) {
+        let closed: Result<(), sqlx::Error> = block_on(async {
+            match self {
+                Self::Sqlite(connection) => connection.close().await,
+                Self::Postgres(connection) => connection.close().await,
+            }
+        });
+        // Whatever went wrong with hanging up, everything has been read.
+        drop(closed);
+    }
+
+    fn rows(&mut self, table: &str, columns: &[&str], order: &str) -> Vec<Row> {
+        let is_sqlite = matches!(self, Self::Sqlite(_));
+        let selected: Vec<String> = columns
+            .iter()
+            .map(|column| match (*column, table, is_sqlite) {
+                ("body", "sealed", true) => "lower(hex(body)) AS body".to_owned(),
+                ("body", "sealed", false) => "encode(body, 'hex') AS body".to_owned(),
+                _ => format!("CAST({column} AS text) AS {column}"),
+            })
+            .collect();
+        // The columns that give the order are the table's own: the selected ones are texts, among which 10 comes before 2.
+        let order: Vec<String> = order.split(", ").map(|column| format!("{table}.{column}")).collect();
+        let sql = format!("SELECT {} FROM {table} ORDER BY {}", selected.join(", "), order.join(", "));
+        let rows: Result<Vec<Row>, sqlx::Error> = block_on(async {
+            match self {
+                Self::Sqlite(connection) => {
+                    let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(connection).await?;
+                    rows.iter().map(|r| texts(r.columns().iter().map(|c| (c.name(), r.try_get(c.ordinal()))))).collect()
+                }
+                Self::Postgres(connection) => {
+                    let rows = sqlx::query(AssertSqlSafe(sql.clone())).fetch_all(connection).await?;
+                    rows.iter().map(|r| texts(r.columns().iter().map(|c| (c.name(), r.try_get(c.ordinal()))))).collect()
+                }
+            }
+        });
+        rows.unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
 }
 
 fn texts<'a>(
@@ -115,5 +151,8 @@ fn texts<'a>(
 
 /// Rows of a table.
 pub fn count(url: &str, table: &str) -> usize {
-    rows(url, table, &["project"], "project").len()
+    let mut snapshot = Snapshot::begin(url);
+    let count = snapshot.rows(table, &["project"], "project").len();
+    snapshot.end();
+    count
 }
