@@ -27,7 +27,16 @@ steps:
   tick: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
 "#;
 
-/// The ticks of a workflow that are decided: second to how many were missed right before it.
+const LISTENER: &str = r#"
+version: 1
+name: listener
+on:
+  event: {type: dev.kickwheel.cron.tick, where: 'event.data.trigger == "beat"'}
+steps:
+  tick: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+
+/// The ticks of a schedule that are decided: second to how many were missed right before it.
 fn ticks(engine: &Engine, workflow: &str) -> BTreeMap<i64, u64> {
     let events = engine.api().get("events?limit=1000");
     let mut ticks = BTreeMap::new();
@@ -120,5 +129,37 @@ fn a_paused_workflow_ticks_not_and_a_changed_one_begins_now() {
         assert_eq!(ticked[1].0 - ticked[0].0 - 2, 2 * i64::try_from(ticked[1].1).expect("few"), "{ticked:?}");
         let run: Value = engine.runs().remove(0);
         assert_eq!(run["workflow"], "latest");
+    });
+}
+
+#[test]
+fn a_trigger_ticks_for_whoever_listens_until_it_is_removed() {
+    on_each_database(|database| {
+        let mut engine = Engine::start(database);
+        engine.apply(LISTENER);
+        let cli = |engine: &Engine, arguments: &[&str]| {
+            let said = engine.cli(arguments);
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        };
+        let add = ["triggers", "add", "beat", "--kind", "cron", "--schedule", "* * * * * *", "--missed", "all"];
+        cli(&engine, &add);
+        until("it ticks", || (ticks(&engine, "beat").len() >= 2).then_some(()));
+        engine.kill9().restart();
+        let before = ticks(&engine, "beat").len();
+        until("it ticks on", || (ticks(&engine, "beat").len() >= before + 2).then_some(()));
+        cli(&engine, &["triggers", "rm", "beat"]);
+        let removed = until("nothing is undecided", || {
+            let events = engine.api().get("events?limit=1000");
+            let open = events["items"].as_array()?.iter().any(|e| e["state"] == "undecided");
+            (!open).then(|| ticks(&engine, "beat"))
+        });
+        let seconds: Vec<i64> = removed.keys().copied().collect();
+        assert!(seconds.windows(2).all(|w| w[1] == w[0] + 1), "none is lost: {seconds:?}");
+        let runs = until("all runs have succeeded", || {
+            let runs = engine.runs();
+            runs.iter().all(|run| run["state"] == "succeeded").then_some(runs)
+        });
+        let caused: BTreeSet<&str> = runs.iter().filter_map(|run| run["event_id"].as_str()).collect();
+        assert_eq!(caused.len(), runs.len(), "a tick started two runs");
     });
 }

@@ -3,13 +3,10 @@
 use std::{fs, path::Path};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use kickwheel_runtime::{Config, EgressSettings, POLL_GRACE, bus::BusConfig, secrets::KeySource};
-use kickwheel_schemas::api::SetSecret;
 use kickwheel_tests::{
-    api::block_on,
-    harness::{Database, Engine, Setup, binary, on_each_database},
+    harness::{Engine, Setup, on_each_database},
     repo::Repo,
-    wait::{SOON, until},
+    wait::until,
 };
 use serde_json::{Value, json};
 
@@ -25,31 +22,12 @@ steps:
 
 const PASSWORD: &str = "s3cret";
 
-/// Keeps a secret in a data folder, as `kickwheel secrets set` does.
+/// Keeps a secret from a file, with a line end as an editor leaves it.
 fn keep_secret(engine: &Engine, name: &str, value: &str) {
-    let config = Config {
-        data: engine.data().to_owned(),
-        database: (engine.database() == Database::Postgres).then(|| engine.database_url()),
-        runner: binary(),
-        local_cpu_milli: None,
-        docker: None,
-        bus: BusConfig::Embedded,
-        base_url: "http://127.0.0.1".to_owned(),
-        lease: SOON,
-        pure_batching: true,
-        secrets_key: KeySource::Folder,
-        host_processes: true,
-        job_user: None,
-        egress: EgressSettings::default(),
-        poll_grace: POLL_GRACE,
-    };
-    block_on(async {
-        let keeper = kickwheel_runtime::Engine::start(config).await.expect("the folder is free");
-        let set: SetSecret =
-            serde_json::from_value(json!({"value_base64": BASE64.encode(value)})).expect("it has the right shape");
-        keeper.set_secret(name, set).await.expect("it is kept");
-        keeper.shutdown(SOON).await;
-    });
+    let file = engine.folder().join(name);
+    fs::write(&file, format!("{value}\n")).expect("a file can be written");
+    let kept = engine.cli(&["secrets", "set", name, "--from-file", &file.to_string_lossy()]);
+    assert!(kept.status.success(), "{}", String::from_utf8_lossy(&kept.stderr));
 }
 
 fn setup(engine_options: &[&str], authority: &Path) -> Setup {
@@ -90,10 +68,9 @@ fn a_repository_behind_tls_and_a_password_is_polled_run_and_told_the_result() {
         assert_eq!(server.asked(), [], "nothing was sent");
         drop(closed);
 
-        let mut engine = Engine::prepare(database, setup(&["--egress-allow", "127.0.0.1"], &pem));
+        let mut engine = Engine::with(database, setup(&["--egress-allow", "127.0.0.1"], &pem));
         keep_secret(&engine, "forge", PASSWORD);
         keep_secret(&engine, "old", "not the password");
-        engine.restart();
         let first = repo.push(&[(".kickwheel/wheel.yaml", &engine.fill(WHEEL)), ("data.txt", "one\n")]);
         refused(bind(&engine, &url, &json!({"username": "ada"})), "--secret");
         refused(bind(&engine, &url, &json!({"secret": "nowhere"})), "there is none of that name");

@@ -179,6 +179,9 @@ impl Engine {
             kept.remove(&plan.key);
             if self.fire(plan, &ticks, known.version, &cursor, now).await? {
                 kept.insert(plan.key.clone(), Kept { version: known.version + 1, cursor: Some(cursor) });
+            } else {
+                // Somebody was faster, perhaps by removing the trigger: what is in force is read anew first.
+                return Ok(Some(now));
             }
         }
         Ok(Some(now))
