@@ -178,7 +178,16 @@ impl Engine {
             payload: Some(value.unwrap_or(&input.body).to_vec()),
             headers: headers.collect(),
         };
-        codec::decode(&record).map_err(|e| ApiError::Invalid { code: "event_invalid", detail: format!("cannot {e}") })
+        let event = codec::decode(&record)
+            .map_err(|e| ApiError::Invalid { code: "event_invalid", detail: format!("cannot {e}") })?;
+        // What another's topic says must not become ours by being replayed.
+        if input.origin.starts_with("kafka:") && event.ty.starts_with(OUR_TYPES) {
+            return Err(ApiError::Invalid {
+                code: "type_reserved",
+                detail: format!("a record cannot become an event of the type {}", event.ty),
+            });
+        }
+        Ok(event)
     }
 
     /// Accepts what an input means by now, and says that it was dealt with: in one unit. With `edited`, the events get ids
@@ -200,6 +209,9 @@ impl Engine {
         let mut unit = Vec::new();
         let mut ids = Vec::new();
         for mut event in events {
+            for name in bus::RESERVED {
+                event.extensions.remove(name);
+            }
             if edited {
                 event.extensions.insert(CAUSE.to_owned(), Value::from(id.clone()));
                 event.id = edited_id(&event.id);
@@ -230,6 +242,11 @@ impl Engine {
                 code: "type_reserved",
                 detail: format!("an event cannot be edited into one of the type {}", event.ty),
             });
+        }
+        // Nobody but us says what led to an event; what did stays, so that an edited one cannot go round for ever.
+        for name in bus::RESERVED {
+            event.extensions.remove(name);
+            event.extensions.extend(row.event.extensions.get(name).map(|value| (name.to_owned(), value.clone())));
         }
         event.id = edited_id(&row.event.id);
         event.extensions.insert(CAUSE.to_owned(), Value::from(row.event.id.clone()));

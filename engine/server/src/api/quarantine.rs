@@ -96,7 +96,7 @@ async fn meaning(door: &Door, input: &HeldInput, body: Option<&[u8]>) -> Answer<
         translation::of_trigger(door, &trigger, proof).await?
     } else if input.origin == EVENTS_ORIGIN {
         translation::of_events()
-    } else if input.origin.starts_with("kafka:") {
+    } else if ["kafka:", "spool:"].iter().any(|way| input.origin.starts_with(way)) {
         return Ok(vec![door.engine().record_event(input, body)?]);
     } else {
         return Err(Refusal::from(ApiError::Conflict {
