@@ -67,7 +67,7 @@ pub enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the server: engine, triggers and API
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Run a workflow file once, here and now, on the uncommitted working tree
     Run(Run),
     /// Check workflow files and show every mistake

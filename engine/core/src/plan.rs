@@ -164,6 +164,8 @@ pub struct ContainerLimits {
 }
 
 impl ContainerLimits {
+    // serde hands over a reference.
+    #[allow(clippy::trivially_copy_pass_by_ref)]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

@@ -6,7 +6,7 @@
 //! sends some again, with the same ids.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::Arc,
     time::Duration,
 };
@@ -96,12 +96,14 @@ async fn tell(shared: &Arc<Shared>, rows: Vec<RelayRow>) -> Result<BTreeMap<RunI
                 continue;
             }
         };
-        if !known.contains_key(&row.run) {
-            let Some(run) = shared.store.run(row.run).await? else { continue };
-            let workflow = shared.workflow(&run.plan_digest).await?;
-            known.insert(row.run, (run, workflow));
-        }
-        let (run, workflow) = &known[&row.run];
+        let (run, workflow) = match known.entry(row.run) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let Some(run) = shared.store.run(row.run).await? else { continue };
+                let workflow = shared.workflow(&run.plan_digest).await?;
+                place.insert((run, workflow))
+            }
+        };
         let url = format!("{}/runs/{}", shared.config.base_url, row.run);
         let subject =
             Subject { run: row.run, project: &run.project, workflow: &run.workflow, plan: &workflow.plan, url: &url };

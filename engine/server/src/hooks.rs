@@ -260,10 +260,11 @@ async fn read(body: Body, length: Option<u64>, max_bytes: u64) -> Result<Bytes, 
         }
         Ok(Bytes::from(bytes))
     };
-    tokio::time::timeout(BODY_TIMEOUT, reading).await.unwrap_or_else(|_| {
-        let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-        Err(No::new("body_slow", Refusal::new(StatusCode::REQUEST_TIMEOUT, "body_slow", detail)))
-    })
+    if let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, reading).await {
+        return read;
+    }
+    let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
+    Err(No::new("body_slow", Refusal::new(StatusCode::REQUEST_TIMEOUT, "body_slow", detail)))
 }
 
 /// `OPTIONS /hooks/{trigger}`: whether a sender of CloudEvents may send, and how much.

@@ -158,20 +158,20 @@ fn back_and_forth_is_as_many_runs_as_pushes() {
 fn a_poll_that_saw_two_pushes_at_once_adds_nothing() {
     on_kafka(|database, topics| {
         let mut story = Story::begin(database, topics);
-        let (a, b) = story.push("b\n");
-        let (_, c) = story.push("c\n");
-        story.tell("hook", Some(&a), &b);
-        story.tell("hook", Some(&b), &c);
+        let (first, second) = story.push("b\n");
+        let (_, third) = story.push("c\n");
+        story.tell("hook", Some(&first), &second);
+        story.tell("hook", Some(&second), &third);
         story.rests_with(3);
-        story.tell("poll", Some(&a), &c);
+        story.tell("poll", Some(&first), &third);
         story.rests_with(3);
         // Told the other way round, the whole is one run, and its parts add nothing.
-        let (c, d) = story.push("d\n");
-        let (_, e) = story.push("e\n");
-        story.tell("poll", Some(&c), &e);
+        let (third, fourth) = story.push("d\n");
+        let (_, fifth) = story.push("e\n");
+        story.tell("poll", Some(&third), &fifth);
         story.rests_with(4);
-        story.tell("hook", Some(&c), &d);
-        story.tell("hook", Some(&d), &e);
+        story.tell("hook", Some(&third), &fourth);
+        story.tell("hook", Some(&fourth), &fifth);
         story.rests_with(4);
         story.ends();
     });

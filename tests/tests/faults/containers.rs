@@ -93,7 +93,7 @@ fn a_container_is_adopted_after_a_kill_of_the_engine() {
             engine.kill9().restart();
             until("the job is followed again", || (engine.task("long", 0)["state"] == "running").then_some(()));
         }
-        assert_eq!(containers(&engine, &address), [before.clone()], "the same container, and no other");
+        assert_eq!(containers(&engine, &address), std::slice::from_ref(&before), "the same container, and no other");
         docker(&address, &["exec", &before, "touch", "/tmp/gate"]).expect("the gate can be opened");
         engine.wait_for("succeeded");
         assert_eq!(engine.task("long", 0)["attempt"], 1);

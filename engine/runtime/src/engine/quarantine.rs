@@ -138,7 +138,7 @@ impl Engine {
     /// What is held under this id, for who translates it again.
     pub async fn held(&self, id: &str) -> Result<Held, ApiError> {
         Ok(match self.find_held(id).await? {
-            Found::Event(row) => Held::Event(Box::new(row)),
+            Found::Event(row) => Held::Event(row),
             Found::Input(row) => Held::Input(HeldInput {
                 id: row.summary.id,
                 origin: row.summary.origin,
@@ -324,7 +324,7 @@ impl Engine {
                 let row = store.quarantined_input(input.id).await.map_err(read_failed)?;
                 row.map(Found::Input).ok_or_else(|| missing(id))
             }
-            ([], 1) => Ok(Found::Event(events.remove(0))),
+            ([], 1) => Ok(Found::Event(Box::new(events.remove(0)))),
             ([], 0) => Err(missing(id)),
             _ => Err(ApiError::Invalid {
                 code: "ambiguous",
@@ -336,7 +336,7 @@ impl Engine {
 
 enum Found {
     Input(InputRow),
-    Event(EventRow),
+    Event(Box<EventRow>),
 }
 
 fn check(event: &CloudEvent) -> Result<(), ApiError> {

@@ -324,9 +324,10 @@ async fn housekeeping(shared: Arc<Shared>) {
 async fn seal_finished(shared: Arc<Shared>) {
     loop {
         let relayed = shared.bus.relays();
-        let found = match relayed {
-            true => shared.store.unsealed_relayed(SEAL_LIMIT).await,
-            false => shared.store.unsealed_finished(SEAL_LIMIT).await,
+        let found = if relayed {
+            shared.store.unsealed_relayed(SEAL_LIMIT).await
+        } else {
+            shared.store.unsealed_finished(SEAL_LIMIT).await
         };
         let rows = found.unwrap_or_default();
         let full = rows.len() == SEAL_LIMIT as usize;
