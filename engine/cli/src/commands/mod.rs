@@ -46,7 +46,7 @@ impl Session {
 /// Does what the command line says.
 pub async fn perform(session: &Session, command: Command) -> Outcome {
     match command {
-        Command::Serve(serve) => serve::serve(session, serve).await,
+        Command::Serve(serve) => serve::serve(session, *serve).await,
         Command::Run(run) => run::run(session, run).await,
         Command::Validate { files } => validate::validate(session, &files),
         Command::Explain { event, workflow } => explain::explain(session, &event, workflow).await,
