@@ -7,7 +7,7 @@ use kickwheel_tests::{
     checker::{self, Expected, Kind, pack, unpack},
     cluster::OwnDatabase,
     harness::{Database, Engine, on_each_database},
-    wait::SOON,
+    wait::{SOON, until},
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _};
 
@@ -59,6 +59,21 @@ fn execute(url: &str, sql: &str) -> u64 {
     .unwrap_or_else(|e| panic!("{url}: {e}"))
 }
 
+/// Events of journals that are not sealed yet.
+fn unsealed(url: &str) -> i64 {
+    const SQL: &str = "SELECT count(*) FROM journal";
+    block_on(async {
+        if url.starts_with("sqlite:") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await?;
+            sqlx::query(SQL).fetch_one(&mut connection).await?.try_get(0)
+        } else {
+            let mut connection = sqlx::PgConnection::connect(url).await?;
+            sqlx::query(SQL).fetch_one(&mut connection).await?.try_get(0)
+        }
+    })
+    .unwrap_or_else(|e: sqlx::Error| panic!("{url}: {e}"))
+}
+
 /// The first sealed journal: its run and its body.
 fn first_sealed(url: &str) -> (String, Vec<u8>) {
     const SQL: &str = "SELECT run, body FROM sealed ORDER BY run LIMIT 1";
@@ -98,6 +113,8 @@ fn each_planted_loss_and_double_is_found() {
         scenario.send();
         scenario.send();
         scenario.check();
+        let url = scenario.engine.database_url();
+        until("every journal is sealed", || (unsealed(&url) == 0).then_some(()));
         assert_eq!(scenario.engine.terminate(SOON).code(), Some(0));
         let healthy = scenario.violations();
         assert!(healthy.is_empty(), "{}", list(&healthy));
