@@ -1,4 +1,6 @@
 //! The command line: every command, option and its help. Nothing is done here; see `commands`.
+//!
+//! One long file on purpose: it is a table, read from top to bottom like the help that is made of it.
 
 // The comments here are help texts for the terminal, not Markdown.
 #![allow(rustdoc::broken_intra_doc_links, rustdoc::invalid_html_tags)]
@@ -192,7 +194,7 @@ pub struct Serve {
     /// Whether steps without an image may run as processes of this machine
     #[arg(long, value_enum, default_value_t = OnOff::On)]
     pub host_processes: OnOff,
-    /// Unix user that such processes run as [default: the engine's own]
+    /// Unix user that such processes run as; refused for now, as no pool can do it yet [default: the engine's own]
     #[arg(long, value_name = "NAME")]
     pub job_user: Option<String>,
     /// File with the key that encrypts secrets, 64 hex digits; KICKWHEEL_SECRETS_KEY gives the key itself [default:
