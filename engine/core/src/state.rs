@@ -124,6 +124,9 @@ pub struct TaskState {
     pub platform_failures: u32,
     /// Calls that met a changed world.
     pub conflicts: u32,
+    /// When user code of the newest attempt that got so far began.
+    #[serde(default)]
+    pub started_at: Option<Millis>,
     /// Where it stands.
     pub status: TaskStatus,
 }

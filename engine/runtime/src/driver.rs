@@ -9,6 +9,7 @@
 //! undo. What is deliberately absent: any choice about what happens next, which is the core's alone.
 
 mod unit;
+mod watch;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -26,7 +27,7 @@ use kickwheel_core::{
 };
 use kickwheel_schemas::{Millis, RunId};
 use kickwheel_store::{ReadError, Write, WriteError, fault, rows::RunRow, write::PublishDataset};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, watch::Sender};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -35,7 +36,10 @@ use crate::{
     shared::{Counters, Shared},
 };
 
-pub use unit::{Unit, follow_pure_chain, progress};
+pub use self::{
+    unit::{Unit, follow_pure_chain, progress},
+    watch::watch,
+};
 
 /// First wait after the database refused a unit; doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -92,6 +96,8 @@ pub struct Cell {
     /// What is being performed, by attempt: cancel the token to stop it.
     pub performing: Mutex<HashMap<(StepIndex, u32, u32), CancellationToken>>,
     timer: Mutex<Option<(Millis, CancellationToken)>>,
+    /// Sent to with each commit of this run.
+    moved: Sender<()>,
 }
 
 #[derive(Default)]
@@ -119,6 +125,7 @@ impl Cell {
             queue: Mutex::default(),
             performing: Mutex::default(),
             timer: Mutex::default(),
+            moved: Sender::new(()),
         }
     }
 
@@ -284,6 +291,7 @@ async fn turns(shared: &Arc<Shared>, cell: &Arc<Cell>) {
                 }
                 let mut cells = shared.cells.lock().expect("no holder of this lock panics");
                 if let Some(cell) = cells.remove(&cell.run) {
+                    cell.moved.send_replace(());
                     for (_, stop) in cell.performing.lock().expect("no holder of this lock panics").drain() {
                         drop(stop);
                     }
@@ -382,6 +390,7 @@ async fn write_batch(
     // never have been performed.
     fault::point("driver.act.before");
     shared.announce();
+    cell.moved.send_replace(());
     if loaded.state.is_finished() {
         finished(shared, loaded);
     }

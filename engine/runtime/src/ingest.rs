@@ -197,7 +197,7 @@ async fn decide(shared: &Arc<Shared>, row: EventRow) -> Result<(), WriteError> {
     let entries = enrichment.entries(&registry);
     let mut outcomes = Vec::new();
     let mut launches = Vec::new();
-    let paused = shared.store.paused(DEFAULT_PROJECT).await.map_err(unavailable)?;
+    let paused = shared.paused().await.map_err(unavailable)?;
     for (entry, workflow) in registry::workflows(shared, &entries).await.map_err(unavailable)? {
         match outcome(&row.event, &enrichment, &entry, &workflow, paused.contains(&entry.name)) {
             Outcome::Filtered => {}

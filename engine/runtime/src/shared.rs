@@ -3,7 +3,7 @@
 //! Only state that several modules need lives here; each module documents what it keeps for itself.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
         Arc, Mutex, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -58,6 +58,8 @@ pub struct Shared {
     pub registry: RwLock<Arc<Registry>>,
     /// Whether any workflow is started by the end of a run.
     pub runs_are_awaited: AtomicBool,
+    /// Names of the paused workflows, once they have been read; see [`Shared::paused`].
+    pub paused: tokio::sync::RwLock<Option<Arc<BTreeSet<String>>>>,
     /// One change of the registry at a time.
     pub registry_change: tokio::sync::Mutex<()>,
     /// Shard to epoch, while the lease holds.
@@ -145,6 +147,18 @@ impl Shared {
     /// The registry in force.
     pub fn registry(&self) -> Arc<Registry> {
         Arc::clone(&self.registry.read().expect("no holder of this lock panics"))
+    }
+
+    /// Names of the paused workflows. Only the owner of the shards changes them, so that they need not be read from the
+    /// store for each event; whoever writes them holds the lock meanwhile, and empties it.
+    pub async fn paused(&self) -> Result<Arc<BTreeSet<String>>, ReadError> {
+        if let Some(known) = &*self.paused.read().await {
+            return Ok(Arc::clone(known));
+        }
+        let mut known = self.paused.write().await;
+        let found = Arc::new(self.store.paused(DEFAULT_PROJECT).await?);
+        *known = Some(Arc::clone(&found));
+        Ok(found)
     }
 
     /// The compiled workflow of that digest, from memory or from the store.

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use kickwheel_core::{
-    event::{Event, Work},
+    event::Work,
     plan::{Phase, Step},
     state::{StepState, TaskState, TaskStatus},
 };
@@ -57,14 +57,14 @@ pub async fn detail(shared: &Arc<Shared>, loaded: &Loaded) -> Result<RunDetail, 
     for (step, state) in loaded.workflow.plan.steps.iter().zip(&loaded.state.steps) {
         steps.push(step_view(shared, loaded, step, state).await);
     }
-    let starts = starts(shared, loaded).await?;
-    for (step, view) in steps.iter_mut().enumerate() {
-        for task in &mut view.tasks {
-            task.started_at = starts.get(&(step, task.index)).map(|at| at.to_rfc3339());
+    let first = loaded.state.steps.iter().flat_map(StepState::tasks).filter_map(|task| task.started_at).min();
+    let first_task_ms = match first {
+        Some(first) => {
+            let received = shared.store.event(row.event_key).await?.map_or(row.created_at, |e| e.received_at);
+            Some(first.since(received))
         }
-    }
-    let received = shared.store.event(row.event_key).await?.map_or(row.created_at, |e| e.received_at);
-    let first = starts.values().min().copied();
+        None => None,
+    };
     Ok(RunDetail {
         summary: summary(&row),
         inputs: loaded.state.context.as_ref().map(|c| c.inputs.clone()).unwrap_or_default(),
@@ -74,22 +74,8 @@ pub async fn detail(shared: &Arc<Shared>, loaded: &Loaded) -> Result<RunDetail, 
             reason => format!("by {}: {reason}", c.by),
         }),
         steps,
-        first_task_ms: first.map(|at| at.since(received)),
+        first_task_ms,
     })
-}
-
-/// When user code of each task's latest attempt began: read from the journal, since the state forgets it at the end.
-async fn starts(shared: &Arc<Shared>, loaded: &Loaded) -> Result<BTreeMap<(usize, u32), Millis>, ReadError> {
-    let mut starts = BTreeMap::new();
-    for row in shared.store.journal(loaded.row.run, 0).await? {
-        if !row.event.contains("\"task_started\"") {
-            continue;
-        }
-        if let Ok(Event::TaskStarted { step, index, at, attempt: _ }) = serde_json::from_str(&row.event) {
-            starts.insert((step, index), at);
-        }
-    }
-    Ok(starts)
 }
 
 async fn step_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, state: &StepState) -> StepView {
@@ -136,7 +122,7 @@ async fn task_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, index: u3
         reason: None,
         cached_from: None,
         pid: None,
-        started_at: None,
+        started_at: task.started_at.map(Millis::to_rfc3339),
         ended_at: None,
     };
     match &task.status {

@@ -106,6 +106,7 @@ pub(crate) fn fold_step(state: &mut StepState, event: &Event) {
                     user_failures: 0,
                     platform_failures: 0,
                     conflicts: 0,
+                    started_at: None,
                     status: TaskStatus::Ready { since: *at },
                 })
                 .collect();
@@ -155,7 +156,10 @@ fn finish_step(state: &mut StepState, succeeded: bool) {
 /// `task` is not terminal, and `event` is about its current attempt.
 fn fold_task(task: &mut TaskState, event: &Event) {
     match (&task.status, event) {
-        (TaskStatus::Ready { .. }, Event::TaskStarted { at, .. }) => task.status = TaskStatus::Running { since: *at },
+        (TaskStatus::Ready { .. }, Event::TaskStarted { at, .. }) => {
+            task.started_at = Some(*at);
+            task.status = TaskStatus::Running { since: *at };
+        }
         (TaskStatus::Backoff { .. }, Event::TaskDue { at, .. }) => task.status = TaskStatus::Ready { since: *at },
         (_, Event::TaskFinished { end, at, .. }) => {
             task.status = match end {

@@ -282,7 +282,7 @@ impl Engine {
             }
             memory.own = Some((registry.revision, own));
         }
-        let paused = self.shared.store.paused(DEFAULT_PROJECT).await.map_err(read_failed)?;
+        let paused = self.shared.paused().await.map_err(read_failed)?;
         let mut plans = memory.own.as_ref().map(|(_, own)| own.clone()).unwrap_or_default();
         for plan in &mut plans {
             plan.paused = plan.workflow.as_ref().is_some_and(|name| paused.contains(name));

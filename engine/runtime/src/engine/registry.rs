@@ -29,7 +29,7 @@ use crate::{
 impl Engine {
     /// The registry as it is, broken files included.
     pub async fn workflows(&self) -> Result<Page<WorkflowView>, ApiError> {
-        let paused = self.shared.store.paused(DEFAULT_PROJECT).await.map_err(read_failed)?;
+        let paused = self.shared.paused().await.map_err(read_failed)?;
         let mut items = Vec::new();
         for entry in &self.shared.registry().entries {
             items.push(self.workflow_view(entry, paused.contains(&entry.name)).await?);
@@ -70,7 +70,7 @@ impl Engine {
         })
         .await
         .map_err(write_failed)?;
-        let paused = self.shared.store.paused(DEFAULT_PROJECT).await.map_err(read_failed)?;
+        let paused = self.shared.paused().await.map_err(read_failed)?;
         Ok(self.workflow_view(&entry, paused.contains(&entry.name)).await?)
     }
 
@@ -83,7 +83,11 @@ impl Engine {
         })?;
         let set =
             SetPaused { project: DEFAULT_PROJECT.to_owned(), workflow: workflow.to_owned(), paused, at: Millis::now() };
+        let mut known = self.shared.paused.write().await;
+        // Also when it fails: it may have been done.
+        *known = None;
         self.shared.store.write(vec![Write::SetPaused(set)]).await.map_err(write_failed)?;
+        drop(known);
         self.workflow_view(entry, paused).await
     }
 

@@ -90,7 +90,7 @@ impl Engine {
         // A person may start any workflow; a `manual` filter only adds what its `with` says.
         let with =
             compiled.on.iter().find(|f| f.kind == FilterKind::Manual).map(|f| f.with.clone()).unwrap_or_default();
-        let paused = self.shared.store.paused(DEFAULT_PROJECT).await.map_err(read_failed)?;
+        let paused = self.shared.paused().await.map_err(read_failed)?;
         if paused.contains(&entry.name) {
             return Err(ApiError::Conflict {
                 code: "paused_workflow",
@@ -318,18 +318,43 @@ impl Engine {
         seen_seq: u64,
         wait: Duration,
     ) -> Result<(u64, RunDetail), ApiError> {
-        let row = self.run_row(run).await?;
+        // Of a run in memory the whole id is enough; everything else is looked up.
+        let known = run.parse().ok().filter(|run| self.shared.is_cared_for(*run));
+        let run = match known {
+            Some(run) => run,
+            None => self.run_row(run).await?.run,
+        };
         let deadline = tokio::time::Instant::now() + wait;
         let mut news = self.shared.news.subscribe();
+        let mut watch = driver::watch(&self.shared, run);
         loop {
-            let loaded = self.load_run(row.run).await?;
+            let held = match &mut watch {
+                Some(watch) => watch.state().await,
+                None => None,
+            };
+            let loaded = match held {
+                Some(loaded) => loaded,
+                None => self.load_run(run).await?,
+            };
             let late = tokio::time::Instant::now() >= deadline;
             if loaded.state.seq > seen_seq || loaded.state.is_finished() || late {
                 let detail = view::detail(&self.shared, &loaded).await.map_err(read_failed)?;
                 return Ok((loaded.state.seq, detail));
             }
+            if !watch.as_ref().is_some_and(|watch| watch.is_current(&self.shared)) {
+                watch = driver::watch(&self.shared, run);
+                if watch.is_some() {
+                    continue;
+                }
+            }
+            let moved = async {
+                match &mut watch {
+                    Some(watch) => watch.moved().await,
+                    None => news.changed().await.expect("the engine holds the other end"),
+                }
+            };
             tokio::select! {
-                _ = news.changed() => {}
+                () = moved => {}
                 () = tokio::time::sleep_until(deadline) => {}
                 () = self.shared.stop.cancelled() => return Err(ApiError::Unavailable {
                     code: "draining",

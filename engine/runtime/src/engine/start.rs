@@ -144,6 +144,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         mirrors,
         registry: RwLock::default(),
         runs_are_awaited: AtomicBool::new(true),
+        paused: tokio::sync::RwLock::default(),
         registry_change: tokio::sync::Mutex::new(()),
         leases: RwLock::new(BTreeMap::new()),
         cells: Mutex::default(),
@@ -285,6 +286,8 @@ async fn take_free_shards(shared: &Arc<Shared>, owner: &str) {
     }
     match shared.store.acquire(owner, shards, shared.config.lease, false).await {
         Ok(taken) => {
+            // Whoever held them meanwhile may have paused something.
+            *shared.paused.write().await = None;
             let mut leases = shared.leases.write().expect("no holder of this lock panics");
             leases.extend(taken.iter().map(|l| (l.shard, l.epoch)));
         }
