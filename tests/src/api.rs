@@ -82,6 +82,12 @@ impl Api {
         self.try_post(path, body).unwrap_or_else(|e| panic!("POST {path}: {e}")).good()
     }
 
+    /// `DELETE /api/v1/<path>`, which must be answered well.
+    pub fn delete(&self, path: &str) -> Value {
+        let request = HTTP.delete(format!("{}/api/v1/{path}", self.url)).bearer_auth(&self.token);
+        self.send(request).unwrap_or_else(|e| panic!("DELETE {path}: {e}")).good()
+    }
+
     /// A request with headers of its own and without the token.
     pub fn bare(&self, path: &str, headers: &[(&str, &str)]) -> Answer {
         let mut request = HTTP.get(format!("{}{path}", self.url));

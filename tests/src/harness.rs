@@ -280,6 +280,12 @@ impl Engine {
         self.topics.as_ref().expect("its bus is Kafka")
     }
 
+    /// Changes how it is started from now on; the folder and the database stay.
+    pub fn set_up(&mut self, setup: Setup) -> &mut Self {
+        (self.arguments, self.topics) = (setup.arguments, setup.topics);
+        self
+    }
+
     /// Waits until everything that is on the bus has been read, and nothing waits for the bus. Nothing to do on the
     /// embedded one.
     pub fn wait_for_bus(&self) -> &Self {

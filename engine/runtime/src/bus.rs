@@ -15,16 +15,14 @@ mod streams;
 use std::{
     collections::BTreeMap,
     str::FromStr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
 pub use consume::{Reading, keep_partitions, reading};
 pub use drain::drain_spool;
 pub use ingress::receive;
+pub use streams::stream_of;
 use kickwheel_bus::{Kafka, KafkaConfig, Topics};
 use kickwheel_schemas::{CloudEvent, Millis};
 use kickwheel_store::{
@@ -122,8 +120,8 @@ pub struct KafkaBus {
     mode: Mutex<Option<(BusMode, Instant)>>,
     /// Wakes whoever empties the spool.
     pub drain: Notify,
-    /// Numbers the rows of the spool in the order of the calls.
-    next: AtomicU64,
+    /// Orders the rows of the spool.
+    clock: Mutex<SpoolClock>,
     /// Why something about the bus does not work now, by subject; for `doctor`.
     pub trouble: Mutex<BTreeMap<String, String>>,
 }
@@ -137,7 +135,7 @@ impl Bus {
                 kafka: Kafka::connect((**config).clone())?,
                 mode: Mutex::default(),
                 drain: Notify::new(),
-                next: AtomicU64::new(0),
+                clock: Mutex::default(),
                 trouble: Mutex::default(),
             }),
         })
@@ -167,14 +165,39 @@ impl KafkaBus {
         }
     }
 
+    /// Goes on behind what is in the spool already; to be called before anything is put there.
+    pub fn spool_after(&self, last: Option<&str>) {
+        self.clock.lock().expect("no holder of this lock panics").begin_after(last);
+    }
+
     fn spool_key(&self, at: Millis) -> String {
-        let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:013}-{number:012x}-{}", at.0.max(0), hex::encode(&entropy()[..4]))
+        self.clock.lock().expect("no holder of this lock panics").key(at)
     }
 
     fn spool(&self, project: &str, channel: &str, event: CloudEvent, at: Millis, ingress: bool) -> Write {
         let (project, channel) = (project.to_owned(), channel.to_owned());
         Write::Spool(Spool { key: self.spool_key(at), project, channel, event, at, ingress })
+    }
+}
+
+/// Gives rows of the spool their places: the order of the calls, also when the wall clock is set back.
+#[derive(Debug, Default)]
+struct SpoolClock {
+    millis: i64,
+    number: u64,
+}
+
+impl SpoolClock {
+    fn begin_after(&mut self, last: Option<&str>) {
+        // A key that cannot be read is of nobody that counts places like this.
+        let millis = last.and_then(|key| key.split('-').next()).and_then(|millis| millis.parse::<i64>().ok());
+        self.millis = self.millis.max(millis.map_or(0, |millis| millis + 1));
+    }
+
+    fn key(&mut self, at: Millis) -> String {
+        self.millis = self.millis.max(at.0);
+        self.number += 1;
+        format!("{:013}-{:012x}-{}", self.millis, self.number, hex::encode(&entropy()[..4]))
     }
 }
 
@@ -265,6 +288,16 @@ mod tests {
         for wrong in ["", "kafka:", "kafka://", "nats://a:1", "kafka://a:1/sl/ash", "kafka://a:1?partitions=many"] {
             assert!(wrong.parse::<BusConfig>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_spool_keeps_the_order_of_the_calls_when_the_clock_is_set_back() {
+        let mut clock = SpoolClock::default();
+        let mut keys = vec![clock.key(Millis(5_000)), clock.key(Millis(1_000)), clock.key(Millis(1_001))];
+        let mut after_a_restart = SpoolClock::default();
+        after_a_restart.begin_after(keys.last().map(String::as_str));
+        keys.extend([after_a_restart.key(Millis(2_000)), after_a_restart.key(Millis(9_000))]);
+        assert!(keys.is_sorted(), "{keys:?}");
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct Config {
     pub bus: BusConfig,
     /// Base of the links to runs, for example `http://127.0.0.1:7070`.
     pub base_url: String,
+    /// Whether that base is the same after a restart, because a person gave it. What is told again must not differ from
+    /// what was told, so events of runs have no links without.
+    pub base_url_lasts: bool,
     /// Lease of shards, for Postgres.
     pub lease: Duration,
     /// Whether chains of pure plugin calls run ahead of their commit.

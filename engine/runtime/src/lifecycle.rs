@@ -33,8 +33,8 @@ pub struct Subject<'a> {
     pub workflow: &'a str,
     /// What it executes.
     pub plan: &'a Plan,
-    /// Where a person can look at it.
-    pub url: &'a str,
+    /// Where a person can look at it, if that will be there tomorrow.
+    pub url: Option<&'a str>,
 }
 
 /// The events of one journal row; `seq` is the row's number within the run.
@@ -43,7 +43,7 @@ pub fn lifecycle(subject: &Subject<'_>, seq: u64, event: &Event) -> Vec<CloudEve
     let run = subject.run.to_string();
     match event {
         Event::RunStarted { context: _, at } => {
-            let content = json!({"pipelineName": subject.workflow, "uri": subject.url});
+            let content = json!({"pipelineName": subject.workflow});
             told.tell("pipelinerun.queued.0.3.0", &run, *at, content.clone());
             told.tell("pipelinerun.started.0.3.0", &run, *at, content);
         }
@@ -57,7 +57,7 @@ pub fn lifecycle(subject: &Subject<'_>, seq: u64, event: &Event) -> Vec<CloudEve
                 RunOutcome::Failed => "failure",
                 RunOutcome::Cancelled => "cancel",
             };
-            let content = json!({"pipelineName": subject.workflow, "uri": subject.url, "outcome": outcome});
+            let content = json!({"pipelineName": subject.workflow, "outcome": outcome});
             told.tell("pipelinerun.finished.0.3.0", &run, *at, content);
         }
         Event::PhaseEntered { .. }
@@ -81,7 +81,11 @@ struct Told<'a> {
 }
 
 impl Told<'_> {
-    fn tell(&mut self, kind: &str, id: &str, at: Millis, content: Value) {
+    fn tell(&mut self, kind: &str, id: &str, at: Millis, mut content: Value) {
+        // An artifact's event has no such field.
+        if let (Some(url), false) = (self.subject.url, kind.starts_with("artifact.")) {
+            content["uri"] = json!(url);
+        }
         let ty = format!("dev.cdevents.{kind}");
         let source = format!("/kickwheel/{}", self.subject.project);
         let event_id = format!("{}:{}:{}", self.subject.run, self.seq, self.events.len());
@@ -99,7 +103,7 @@ impl Told<'_> {
     fn task_finished(&mut self, step: &Step, index: u32, end: &TaskEnd, at: Millis) {
         let task = TaskKey { run: self.subject.run, step: step.name.clone(), index }.to_string();
         let run = json!({"id": self.subject.run.to_string(), "source": format!("/kickwheel/{}", self.subject.project)});
-        let mut content = json!({"taskName": step.name, "uri": self.subject.url, "pipelineRun": run});
+        let mut content = json!({"taskName": step.name, "pipelineRun": run});
         let (outcome, error) = match end {
             TaskEnd::Succeeded(_) => ("success", None),
             TaskEnd::Failed(failure) => (outcome_of(failure), Some(&failure.message)),

@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use kickwheel_bus::{ProduceError, codec};
+use kickwheel_bus::codec;
 use kickwheel_core::Event;
 use kickwheel_schemas::{CloudEvent, RunId};
 use kickwheel_store::{ReadError, Write, WriteError, fault, rows::RelayRow, write::MoveRelay};
@@ -104,9 +104,9 @@ async fn tell(shared: &Arc<Shared>, rows: Vec<RelayRow>) -> Result<BTreeMap<RunI
                 place.insert((run, workflow))
             }
         };
-        let url = format!("{}/runs/{}", shared.config.base_url, row.run);
-        let subject =
-            Subject { run: row.run, project: &run.project, workflow: &run.workflow, plan: &workflow.plan, url: &url };
+        let url = shared.config.base_url_lasts.then(|| format!("{}/runs/{}", shared.config.base_url, row.run));
+        let (project, plan, url) = (&run.project, &workflow.plan, url.as_deref());
+        let subject = Subject { run: row.run, project, workflow: &run.workflow, plan, url };
         told.entry(row.run).or_default().extend(lifecycle(&subject, row.seq, &event));
     }
     Ok(told)
@@ -126,14 +126,9 @@ async fn send_run(bus: &KafkaBus, events: Vec<CloudEvent>) -> Result<(), String>
     for event in events {
         let record = codec::encode(&event);
         let headers: Vec<(&str, &[u8])> = record.headers.to_vec();
-        match bus.kafka.produce(topic, Some(&record.key), Some(&record.payload), &headers).await {
-            Ok(_) => {}
-            Err(e @ ProduceError::Refused { .. }) => {
-                // Only its size can be refused for good, and then it never gets through: the journal still has it.
-                error!(event = event.id, "not told: {e}");
-            }
-            Err(e @ (ProduceError::NotSent { .. } | ProduceError::Unknown { .. })) => return Err(e.to_string()),
-        }
+        // One that is refused is waited for too: they are small, so it is the topic's settings that are wrong, and whoever
+        // reads the topic must find no gap in it.
+        bus.kafka.produce(topic, Some(&record.key), Some(&record.payload), &headers).await.map_err(|e| e.to_string())?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::fs;
 
 use kickwheel_tests::{
     checker::{self, Expected, Known},
-    harness::{Engine, KICK, SOURCE, Setup, on_kafka},
+    harness::{Engine, KICK, SOURCE, Setup, on_each_database, on_kafka},
     repo::Repo,
     wait::until,
 };
@@ -144,6 +144,89 @@ steps:
         write(Some(r#"{"total": 6}"#), &[]);
         all_ended(&engine, 5);
         assert_eq!(quarantined(&engine), 3, "nothing is read again");
+    });
+}
+
+#[test]
+fn a_kafka_trigger_that_is_paused_changed_or_removed_obeys_at_once() {
+    const YAML: &str = r#"
+version: 1
+name: orders
+on:
+  event: {type: com.example.order}
+steps:
+  take: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+    on_kafka(|database, topics| {
+        topics.create("old", 1, &[]);
+        topics.create("new", 1, &[]);
+        let mut engine = Engine::with(database, Setup::default().with_kafka(&topics));
+        engine.apply(YAML);
+        let add = |engine: &Engine, topic: &str| {
+            let config = json!({"kind": "kafka", "topic": topics.name(topic), "from": "earliest"});
+            engine.api().post("triggers", &json!({"name": "orders", "config": config}));
+        };
+        let write = |topic: &str, id: &str| {
+            let order =
+                json!({"specversion": "1.0", "id": id, "source": "/shop", "type": "com.example.order", "data": {}});
+            let cloud = [("content-type", "application/cloudevents+json")];
+            topics.write(topic, "lane", Some(order.to_string().as_bytes()), &cloud);
+        };
+        let states = |engine: &Engine, topic: &str| {
+            let stream = format!("trigger/default/orders/{}", topics.name(topic));
+            let items = engine.api().get("bus")["items"].as_array().cloned().unwrap_or_default();
+            items.into_iter().filter(|item| item["stream"] == stream.as_str()).collect::<Vec<_>>()
+        };
+        add(&engine, "old");
+        write("old", "first");
+        all_ended(&engine, 1);
+        let offset = |engine: &Engine| states(engine, "old")[0]["next_offset"].clone();
+        until("the first is behind us", || (offset(&engine) == 1).then_some(()));
+
+        engine.api().post("triggers/orders/pause", &json!({}));
+        engine.api().post("triggers/orders/resume", &json!({}));
+        write("old", "second");
+        all_ended(&engine, 2);
+
+        add(&engine, "new");
+        write("old", "nobody reads it");
+        write("new", "third");
+        all_ended(&engine, 3);
+        assert_eq!(states(&engine, "old"), Vec::<Value>::new(), "nothing is kept of a topic that was left");
+
+        engine.api().delete("triggers/orders");
+        assert_eq!(states(&engine, "new"), Vec::<Value>::new(), "nor of a trigger that was removed");
+        // Made again it begins as it says: it reads all of it once more, and what was accepted is not started twice.
+        write("new", "fourth");
+        add(&engine, "new");
+        all_ended(&engine, 4);
+        nothing_is_wrong(&engine, &Expected::new());
+    });
+}
+
+#[test]
+fn what_waits_for_kafka_is_taken_in_when_the_bus_is_embedded_again() {
+    const YAML: &str = r#"
+version: 1
+name: wheel
+on:
+  event: {type: dev.example.kick}
+steps:
+  turn: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+    on_each_database(|database| {
+        // Nobody listens at port 1.
+        let nowhere = Setup { arguments: vec!["--bus".into(), "kafka://127.0.0.1:1/t".into()], ..Setup::default() };
+        let mut engine = Engine::with(database, nowhere);
+        engine.apply(YAML).kick("one").kick("two").kick("one");
+        assert_eq!(engine.api().get("bus")["spooled"], 3);
+        assert_eq!(engine.runs(), Vec::<Value>::new());
+        engine.kill9().set_up(Setup::default()).restart();
+        all_ended(&engine, 2);
+        let bus = engine.api().get("bus");
+        assert_eq!((&bus["kind"], &bus["spooled"]), (&json!("embedded"), &json!(0)));
+        let wheel = || ["wheel".to_owned()].into();
+        nothing_is_wrong(&engine, &[(Known::Id("one".into()), wheel()), (Known::Id("two".into()), wheel())].into());
     });
 }
 

@@ -136,6 +136,7 @@ async fn start_engine(data: &Path, cpu: Option<u64>) -> Result<Engine, Failure> 
         docker: None,
         bus: BusConfig::Embedded,
         base_url: format!("file://{}", data.display()),
+        base_url_lasts: false,
         lease: LEASE,
         pure_batching: true,
         secrets_key: places::secrets_key(None),

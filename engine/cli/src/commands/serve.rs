@@ -51,6 +51,7 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             docker: args.docker.clone(),
             bus: args.bus.clone(),
             base_url: public.clone().unwrap_or_else(|| url.clone()),
+            base_url_lasts: public.is_some(),
             lease: args.lease,
             pure_batching: !args.no_pure_batching,
             secrets_key: places::secrets_key(args.secrets_key_file.as_deref()),

@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use kickwheel_bus::{Kafka, ReadError, Record, TopicInfo, codec};
+use kickwheel_bus::{Kafka, ReadError, Reader, Record, TopicInfo, codec};
 use kickwheel_schemas::Millis;
 use kickwheel_store::{
     EventKey, PartitionLease, Write, WriteError, fault,
@@ -32,6 +32,8 @@ const BATCH: usize = 500;
 const MAX_WAIT: Duration = Duration::from_secs(1);
 /// After the broker or the database was away.
 const PAUSE: Duration = Duration::from_millis(500);
+/// After the broker has refused: the client is made anew, which is not to be done all the time.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes of a record's value that quarantine keeps. It is far above what the topic should take.
 const MAX_KEPT_BYTES: usize = 64 << 20;
 
@@ -80,9 +82,29 @@ struct Source {
     kafka: Kafka,
 }
 
+impl Source {
+    /// Whether both read the same in the same way, so that a reader of one may go on for the other.
+    fn is_like(&self, other: &Self) -> bool {
+        self.stream == other.stream && self.kafka.config() == other.kafka.config()
+    }
+}
+
+/// A partition that is being read.
+struct ActiveReader {
+    epoch: i64,
+    source: Source,
+    task: AbortHandle,
+}
+
+impl Drop for ActiveReader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Takes and keeps the leases of partitions, and reads those that are ours, until the engine stops.
 pub async fn keep_partitions(shared: Arc<Shared>, owner: String) {
-    let mut readers: HashMap<(String, i32), (i64, AbortHandle)> = HashMap::new();
+    let mut readers: HashMap<(String, i32), ActiveReader> = HashMap::new();
     let mut clients: HashMap<String, Kafka> = HashMap::new();
     let lease = shared.config.lease;
     if let Bus::Kafka(bus) = &shared.bus
@@ -96,31 +118,31 @@ pub async fn keep_partitions(shared: Arc<Shared>, owner: String) {
     }
     loop {
         let sources = sources(&shared, &mut clients).await;
+        let mut unread = Vec::new();
         match shared.store.renew_partitions(&owner, lease).await {
-            Ok(held) => readers.retain(|(name, partition), (epoch, reader)| {
-                let ours = held.iter().any(|l| l.topic == *name && l.partition == *partition && l.epoch == *epoch)
-                    && sources.iter().any(|s| s.stream.name == *name)
-                    && !reader.is_finished();
-                if !ours {
-                    reader.abort();
-                }
-                ours
-            }),
+            Ok(held) => {
+                readers.retain(|(name, partition), reader| {
+                    held.iter().any(|l| l.topic == *name && l.partition == *partition && l.epoch == reader.epoch)
+                        && sources.iter().any(|source| source.is_like(&reader.source))
+                        && !reader.task.is_finished()
+                });
+                // Ours, and nobody reads them: their trigger was paused or changed, or their reader has given up.
+                unread.extend(held.into_iter().filter(|l| !readers.contains_key(&(l.topic.clone(), l.partition))));
+            }
             Err(e) => debug!("leases of partitions are not renewed: {e}"),
         }
         for source in &sources {
+            let name = &source.stream.name;
             if let Err(reason) = know(&shared, source).await {
                 note(&shared, &source.stream, Some(reason));
                 continue;
             }
-            let taken = shared.store.acquire_partitions(&source.stream.name, &owner, u32::MAX, lease, false).await;
-            for lease in taken.unwrap_or_default() {
-                let key = (lease.topic.clone(), lease.partition);
-                let epoch = lease.epoch;
-                let task = tokio::spawn(read(Arc::clone(&shared), source.clone(), lease));
-                if let Some((_, old)) = readers.insert(key, (epoch, task.abort_handle())) {
-                    old.abort();
-                }
+            let taken = shared.store.acquire_partitions(name, &owner, u32::MAX, lease, false).await;
+            let ours = unread.extract_if(.., |lease| lease.topic == *name);
+            for lease in ours.chain(taken.unwrap_or_default()) {
+                let (key, epoch) = ((lease.topic.clone(), lease.partition), lease.epoch);
+                let task = tokio::spawn(read(Arc::clone(&shared), source.clone(), lease)).abort_handle();
+                readers.insert(key, ActiveReader { epoch, source: source.clone(), task });
             }
         }
         tokio::select! {
@@ -129,9 +151,7 @@ pub async fn keep_partitions(shared: Arc<Shared>, owner: String) {
             () = shared.stop.cancelled() => break,
         }
     }
-    for (_, reader) in readers.into_values() {
-        reader.abort();
-    }
+    drop(readers);
     if let Err(e) = shared.store.release_partitions(&owner).await {
         debug!("leases of partitions are not given back: {e}");
     }
@@ -145,7 +165,9 @@ async fn sources(shared: &Arc<Shared>, clients: &mut HashMap<String, Kafka>) -> 
         let stream = Stream { name: topic.clone(), topic, records: Records::Own, begin: Begin::Earliest };
         found.push(Source { stream, kafka: bus.kafka.clone() });
     }
-    for (stream, config) in foreign_streams(shared).await {
+    let foreign = foreign_streams(shared).await;
+    clients.retain(|name, _| foreign.iter().any(|(stream, _)| stream.name == *name));
+    for (stream, config) in foreign {
         let kafka = match (config, &shared.bus) {
             (None, Bus::Kafka(bus)) => bus.kafka.clone(),
             (None, Bus::Embedded) => {
@@ -235,46 +257,19 @@ async fn read(shared: Arc<Shared>, source: Source, lease: PartitionLease) {
     };
     let expected = TopicInfo { id: lease.topic_id.clone(), partitions };
     let (number, from) = (lease.partition.max(0) as u32, lease.next_offset.max(0) as u64);
-    let mut reader = loop {
-        match source.kafka.reader(&stream.topic, expected.clone(), number, from).await {
-            Ok(reader) => break reader,
-            Err(e) => {
-                note(&shared, stream, Some(e.to_string()));
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
-    };
     let mut place = Place { shared: &shared, stream, lease, next: from };
     loop {
-        match reader.next(BATCH, MAX_WAIT).await {
-            Ok(records) if records.is_empty() => note(&shared, stream, None),
-            Ok(records) => match place.take(&records).await {
-                Taken::Done => {
-                    note(&shared, stream, None);
-                    reader.commit_for_tools(place.next);
+        match source.kafka.reader(&stream.topic, expected.clone(), number, place.next).await {
+            Ok(reader) => match place.follow(reader).await {
+                Followed::Over => return,
+                Followed::Refused(reason) => {
+                    // Credentials and rights are mended by people, and then nothing is lost: so it is tried again.
+                    note(&shared, stream, Some(reason));
+                    tokio::time::sleep(REFUSED_PAUSE).await;
                 }
-                Taken::SeekTo(offset) => {
-                    if let Err(e) = reader.seek(offset).await {
-                        note(&shared, stream, Some(e.to_string()));
-                        tokio::time::sleep(PAUSE).await;
-                    }
-                }
-                Taken::NotOurs => return,
             },
-            Err(e @ ReadError::Unavailable { .. }) => {
+            Err(e) => {
                 note(&shared, stream, Some(e.to_string()));
-                tokio::time::sleep(PAUSE).await;
-            }
-            Err(
-                e @ (ReadError::LostRange { .. }
-                | ReadError::Recreated { .. }
-                | ReadError::Repartitioned { .. }
-                | ReadError::NotFound { .. }
-                | ReadError::Refused { .. }),
-            ) => {
-                if place.stop(&e.to_string()).await {
-                    return;
-                }
                 tokio::time::sleep(PAUSE).await;
             }
         }
@@ -300,7 +295,53 @@ enum Taken {
     NotOurs,
 }
 
+/// Why a reader is followed no longer.
+enum Followed {
+    /// The partition is stopped, or somebody else's.
+    Over,
+    /// The broker does not let us, for this reason.
+    Refused(String),
+}
+
 impl Place<'_> {
+    /// Takes what a reader gives, for as long as it gives something.
+    async fn follow(&mut self, mut reader: Reader) -> Followed {
+        loop {
+            match reader.next(BATCH, MAX_WAIT).await {
+                Ok(records) if records.is_empty() => note(self.shared, self.stream, None),
+                Ok(records) => match self.take(&records).await {
+                    Taken::Done => {
+                        note(self.shared, self.stream, None);
+                        reader.commit_for_tools(self.next);
+                    }
+                    Taken::SeekTo(offset) => {
+                        if let Err(e) = reader.seek(offset).await {
+                            note(self.shared, self.stream, Some(e.to_string()));
+                            tokio::time::sleep(PAUSE).await;
+                        }
+                    }
+                    Taken::NotOurs => return Followed::Over,
+                },
+                Err(e @ ReadError::Unavailable { .. }) => {
+                    note(self.shared, self.stream, Some(e.to_string()));
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(e @ ReadError::Refused { .. }) => return Followed::Refused(e.to_string()),
+                Err(
+                    e @ (ReadError::LostRange { .. }
+                    | ReadError::Recreated { .. }
+                    | ReadError::Repartitioned { .. }
+                    | ReadError::NotFound { .. }),
+                ) => {
+                    if self.stop(&e.to_string()).await {
+                        return Followed::Over;
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
     async fn take(&mut self, records: &[Record]) -> Taken {
         let Some(last) = records.last() else { return Taken::Done };
         let to = last.offset + 1;

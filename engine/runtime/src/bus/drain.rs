@@ -18,10 +18,13 @@ use serde_json::json;
 use tracing::{debug, error, info};
 
 use super::{
-    Bus, KafkaBus, addressed,
+    Bus, KafkaBus, addressed, count,
     ingress::{remember, send},
 };
-use crate::shared::{Shared, entropy};
+use crate::{
+    ingest::accept_write,
+    shared::{Shared, entropy},
+};
 
 /// Events taken out of the spool in one round.
 const ROUND: u32 = 500;
@@ -30,9 +33,12 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// After Kafka has refused.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Empties the spool until the engine stops. Ends at once on the embedded bus, which has none.
+/// Empties the spool until the engine stops. On the embedded bus it only takes in what is left there of a time with Kafka.
 pub async fn drain_spool(shared: Arc<Shared>) {
-    let Bus::Kafka(bus) = &shared.bus else { return };
+    let bus = match &shared.bus {
+        Bus::Kafka(bus) => bus,
+        Bus::Embedded => return take_in(&shared).await,
+    };
     loop {
         let wait = match round(&shared, bus).await {
             Round::More => continue,
@@ -45,6 +51,43 @@ pub async fn drain_spool(shared: Arc<Shared>) {
             () = shared.stop.cancelled() => return,
         }
     }
+}
+
+/// Accepts what an engine with Kafka has left in the spool, in its order: this one has no topic to send it to.
+async fn take_in(shared: &Arc<Shared>) {
+    loop {
+        match take_in_round(shared).await {
+            Ok(0) => return,
+            Ok(taken) => info!(taken, "events that waited for Kafka are taken in"),
+            Err(e) => {
+                debug!("what is left in the spool waits: {e}");
+                tokio::select! {
+                    () = tokio::time::sleep(PAUSE) => {}
+                    () = shared.stop.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// Gives the number of events that were taken in; with none left, an engine with Kafka would go the direct way again.
+async fn take_in_round(shared: &Arc<Shared>) -> Result<usize, WriteError> {
+    let rows = shared.store.spooled(ROUND).await.map_err(|e| WriteError::Unavailable { reason: e.to_string() })?;
+    let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
+    let taken = keys.len();
+    let accept = |row: SpoolRow| {
+        accept_write(EventKey::new(Millis::now(), entropy()), &row.project, &row.channel, row.event, row.at)
+    };
+    let mut unit: Vec<Write> = rows.into_iter().map(accept).collect();
+    unit.push(if taken == 0 {
+        Write::SetBusMode(SetBusMode { mode: BusMode::Direct, at: Millis::now() })
+    } else {
+        Write::Unspool(Unspool { keys })
+    });
+    let written = shared.store.write(unit).await?;
+    count(shared, &written);
+    shared.decider.notify_one();
+    Ok(taken)
 }
 
 enum Round {

@@ -44,8 +44,12 @@ fn stream(row: &TriggerRow, config: &KafkaTrigger) -> Stream {
         trigger: row.name.clone(),
         record_type: config.record_type.clone(),
     };
-    let name = format!("trigger/{}/{}/{}", row.project, row.name, config.topic);
-    Stream { name, topic: config.topic.clone(), records, begin }
+    Stream { name: stream_of(&row.project, &row.name, &config.topic), topic: config.topic.clone(), records, begin }
+}
+
+/// Under which name leases and offsets of a trigger's topic are kept.
+pub fn stream_of(project: &str, trigger: &str, topic: &str) -> String {
+    format!("trigger/{project}/{trigger}/{topic}")
 }
 
 async fn kafka_config(

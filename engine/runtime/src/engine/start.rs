@@ -98,6 +98,9 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     let store = Store::open_with(&url, options).await.map_err(|e| part("database", &e))?;
     let artifacts = Artifacts::local(folder.path("artifacts")).map_err(|e| part("artifact store", &e))?;
     let bus = Bus::open(&config.bus).map_err(|e| part("bus", &e))?;
+    if let Bus::Kafka(bus) = &bus {
+        bus.spool_after(store.last_spooled().await.map_err(|e| part("spool", &e))?.as_deref());
+    }
     let egress = Egress::new(config.egress.clone()).map_err(|e| part("egress policy", &e))?;
     let mirrors = Mirrors::open_with(folder.path("mirrors"), egress).map_err(|e| part("mirrors", &e))?;
     let mut capacity = Capacity::of_this_machine();

@@ -12,12 +12,12 @@ use kickwheel_schemas::{
 use kickwheel_store::{
     Write,
     rows::TriggerRow,
-    write::{PutTrigger, RemoveNamed, SetTriggerPaused},
+    write::{PutTrigger, RemoveNamed, RemovePartitions, SetTriggerPaused},
 };
 use serde_json::Value;
 
 use super::{Engine, read_failed, write_failed};
-use crate::{ApiError, shared::DEFAULT_PROJECT};
+use crate::{ApiError, bus::stream_of, shared::DEFAULT_PROJECT};
 
 /// Longest name of a trigger, in bytes: it is a part of a URL.
 const MAX_NAME_BYTES: usize = 100;
@@ -106,7 +106,14 @@ impl Engine {
             config: serde_json::to_value(&add.config).expect("configurations have string keys only"),
             at: Millis::now(),
         };
-        self.shared.store.write(vec![Write::PutTrigger(put)]).await.map_err(write_failed)?;
+        let before = self.shared.store.trigger(DEFAULT_PROJECT, &add.name).await.map_err(read_failed)?;
+        let mut unit = vec![Write::PutTrigger(put)];
+        let topic = topic_of(&add.config);
+        if let Some(left) = before.and_then(|row| left_stream(&row, topic)) {
+            unit.push(Write::RemovePartitions(left));
+        }
+        self.shared.store.write(unit).await.map_err(write_failed)?;
+        self.shared.streams_changed.notify_one();
         self.trigger(&add.name).await
     }
 
@@ -124,9 +131,13 @@ impl Engine {
 
     /// Removes it, with where it stands.
     pub async fn remove_trigger(&self, name: &str) -> Result<(), ApiError> {
-        self.trigger(name).await?;
+        let row = self.shared.store.trigger(DEFAULT_PROJECT, name).await.map_err(read_failed)?;
+        let row = row.ok_or_else(|| missing(name))?;
         let named = RemoveNamed { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned() };
-        self.shared.store.write(vec![Write::RemoveTrigger(named)]).await.map_err(write_failed)?;
+        let mut unit = vec![Write::RemoveTrigger(named)];
+        unit.extend(left_stream(&row, None).map(Write::RemovePartitions));
+        self.shared.store.write(unit).await.map_err(write_failed)?;
+        self.shared.streams_changed.notify_one();
         Ok(())
     }
 
@@ -135,6 +146,7 @@ impl Engine {
         self.trigger(name).await?;
         let set = SetTriggerPaused { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned(), paused };
         self.shared.store.write(vec![Write::SetTriggerPaused(set)]).await.map_err(write_failed)?;
+        self.shared.streams_changed.notify_one();
         self.trigger(name).await
     }
 
@@ -147,6 +159,24 @@ impl Engine {
         })?;
         Ok(BoundRepo { name: row.name, url: row.url, default_branch: row.default_branch })
     }
+}
+
+fn topic_of(config: &TriggerConfig) -> Option<&str> {
+    match config {
+        TriggerConfig::Kafka(kafka) => Some(&kafka.topic),
+        TriggerConfig::Github(_)
+        | TriggerConfig::Cloudevents(_)
+        | TriggerConfig::StandardWebhooks(_)
+        | TriggerConfig::Cron(_) => None,
+    }
+}
+
+/// The offsets of a stored trigger's topic, unless it goes on reading `topic`: whoever reads it again later begins as that
+/// trigger says, and not where an older one of the same name has stopped.
+fn left_stream(row: &TriggerRow, topic: Option<&str>) -> Option<RemovePartitions> {
+    let config: TriggerConfig = serde_json::from_value(row.config.clone()).ok()?;
+    let left = topic_of(&config).filter(|left| Some(*left) != topic)?;
+    Some(RemovePartitions { topic: stream_of(&row.project, &row.name, left) })
 }
 
 fn missing(name: &str) -> ApiError {

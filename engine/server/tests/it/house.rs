@@ -80,6 +80,7 @@ pub async fn engine(data: PathBuf) -> Engine {
         docker: None,
         bus: BusConfig::Embedded,
         base_url: format!("http://{HOST}"),
+        base_url_lasts: true,
         lease: Duration::from_secs(15),
         pure_batching: true,
         secrets_key: KeySource::Folder,

@@ -56,6 +56,12 @@ impl Store {
         Ok(rows.iter().map(spool_row).collect::<Result<_>>()?)
     }
 
+    /// The place of the newest row of the spool.
+    pub async fn last_spooled(&self) -> std::result::Result<Option<String>, ReadError> {
+        let rows = self.readers().fetch("SELECT position FROM spool ORDER BY position DESC LIMIT 1", []).await?;
+        Ok(rows.first().map(|row| row.text("position")).transpose()?)
+    }
+
     /// How much is in the spool.
     pub async fn spool_depth(&self) -> std::result::Result<SpoolDepth, ReadError> {
         let sql = "SELECT (SELECT count(*) FROM spool) AS events, \
