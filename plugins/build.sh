@@ -67,7 +67,17 @@ else
     "$cargo" "${build[@]}" --target "$target" -Zbuild-std=std,panic_abort
 fi
 
-host() { cargo run -q --manifest-path "$here/../Cargo.toml" -p kickwheel-wasm --example "$@"; }
+# `./dev plugins` has built the host's side with everything else; alone it would resolve to other features, and the sandbox
+# would be compiled again for minutes.
+host() {
+  if [ -n "${KICKWHEEL_EXAMPLES:-}" ]; then
+    local example=$1
+    shift 2
+    "$KICKWHEEL_EXAMPLES/$example" "$@"
+  else
+    cargo run -q --locked --manifest-path "$here/../Cargo.toml" -p kickwheel-wasm --example "$@"
+  fi
+}
 for plugin in "${plugins[@]}"; do
   module=$scratch/target/$target/release/${plugin//-/_}.wasm
   if [ "$target" = wasm32-wasip2 ]; then

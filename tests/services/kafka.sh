@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# A private Apache Kafka for tests: up | down | status | stop | start | wipe | recreate TOPIC | read BROKERS TOPIC | forget BROKERS PREFIX.
+# A private Apache Kafka for tests: up | down | status | stop | start | wipe | join N | leave N | recreate TOPIC |
+# read BROKERS TOPIC | forget BROKERS PREFIX.
 #
 # It needs java (17 or newer), maven and python3. One process in KRaft mode is broker and controller, on free ports of
 # 127.0.0.1, and never touches a broker that is there already. `up` prints its address, 127.0.0.1:PORT, and nothing else
 # on standard output. `stop` ends the process and keeps data and port, `start` brings the same broker back: that is what
 # fault tests need. `wipe` brings it back on its port with nothing in it, as after the loss of a disk. `recreate` deletes
-# a topic and makes it again, empty and under a new id. `down` ends it and removes all. What `up` made is written in the
+# a topic and makes it again, empty and under a new id. `join` adds a further broker, N (2 or more), to the cluster, or
+# brings it back, and prints its address; `leave` ends it by force and keeps its data. `down` ends it and removes all. What `up` made is written in the
 # folder $KICKWHEEL_SERVICES (by default one of the cache), so that a second `up` finds it again. Kafka's libraries are
 # fetched once, by Maven, into $KICKWHEEL_CACHE/kafka-VERSION.
 #
@@ -65,10 +67,10 @@ load_record() {
 # A process id may have been given to another program since: the folder in its command line says that it is ours.
 is_up() {
   load_record || return 1
-  local pid
-  pid=$(cat "$folder/pid" 2>/dev/null) || return 1
+  local pid home=${1:-$folder}
+  pid=$(cat "$home/pid" 2>/dev/null) || return 1
   # Null bytes part the words of a command line, so it is compared as text with them taken out.
-  [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$folder/server.properties"
+  [ -r "/proc/$pid/cmdline" ] && tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF "$home/server.properties"
 }
 
 free_ports() {
@@ -119,21 +121,22 @@ tool() {
   java -Xmx128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -cp "$libs/*" "$@"
 }
 
-# Starts the broker of $folder on $port and waits for it.
+# Starts the broker whose settings are in a folder, on its port, and waits for it.
 launch() {
+  local home=${1:-$folder} port=${2:-$port}
   # In a session of its own, so that the end of a terminal or of a test runner is not its end. A small heap and the quick
   # compiler only: it starts in seconds and leaves the processors to the tests.
   (
-    cd "$folder"
+    cd "$home"
     exec setsid java -Xmx384m -Xms128m -XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData \
       -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true -cp "$libs/*" \
-      kafka.Kafka "$folder/server.properties" >>"$folder/log" 2>&1 </dev/null
+      kafka.Kafka "$home/server.properties" >>"$home/log" 2>&1 </dev/null
   ) &
   local pid=$!
-  echo "$pid" >"$folder/pid"
+  echo "$pid" >"$home/pid"
   wait_until_it_answers "$port" "$pid" 60 && return
   halt "$pid" || true
-  tail -n 20 "$folder/log" >&2
+  tail -n 20 "$home/log" >&2
   return 1
 }
 
@@ -241,8 +244,44 @@ down() {
   if ! [ -f "$record" ]; then echo "kafka: not started by us"; return; fi
   if is_up; then stop " and removed"; fi
   load_record
+  local home
+  for home in "$folder"/broker-*; do
+    if is_up "$home"; then halt "$(cat "$home/pid")"; fi
+  done
   case $folder in */kickwheel-kafka.*) rm -rf "$folder" ;; esac
   rm -f "$record"
+}
+
+# A further broker: no controller, since what is tested is the copies of records and not elections.
+join() {
+  local number=${1:?kafka: join needs the number of a broker, 2 or more} home own
+  is_up || { echo "kafka: the first broker does not run; use up" >&2; return 1; }
+  home=$folder/broker-$number
+  if [ -d "$home" ]; then
+    own=$(sed -n 's#^advertised.listeners=.*:##p' "$home/server.properties")
+  else
+    mkdir "$home"
+    read -r own _ < <(free_ports)
+    sed -e 's/^process.roles=.*/process.roles=broker/' -e "s/^node.id=.*/node.id=$number/" -e "s#^log.dirs=.*#log.dirs=$home/data#" \
+      -e "s#^listeners=.*#listeners=PLAINTEXT://127.0.0.1:$own#" \
+      -e "s#^advertised.listeners=.*#advertised.listeners=PLAINTEXT://127.0.0.1:$own#" \
+      "$folder/server.properties" >"$home/server.properties"
+    local cluster
+    cluster=$(sed -n 's/^cluster.id=//p' "$folder/data/meta.properties")
+    tool kafka.tools.StorageTool format -t "$cluster" -c "$home/server.properties" >"$home/format.log" 2>&1 \
+      || { cat "$home/format.log" >&2; return 1; }
+  fi
+  is_up "$home" || launch "$home" "$own"
+  echo "127.0.0.1:$own"
+}
+
+leave() {
+  local number=${1:?kafka: leave needs the number of a broker} pid
+  load_record || { echo "kafka: not started by us" >&2; return 1; }
+  is_up "$folder/broker-$number" || { echo "kafka: broker $number does not run" >&2; return 1; }
+  pid=$(cat "$folder/broker-$number/pid")
+  kill -KILL "$pid"
+  while kill -0 "$pid" 2>/dev/null; do sleep 0.05; done
 }
 
 recreate() {
@@ -288,8 +327,8 @@ status() {
 
 case ${1:-} in
   up | down | status | stop | start | wipe) "$1" ;;
-  recreate) recreate "${2:-}" ;;
+  recreate | join | leave) "$1" "${2:-}" ;;
   read) read_topic "${2:-}" "${3:-}" ;;
   forget) forget "${2:-}" "${3:-}" ;;
-  *) echo "usage: kafka.sh up|down|status|stop|start|wipe|recreate TOPIC|read BROKERS TOPIC|forget BROKERS PREFIX" >&2; exit 2 ;;
+  *) echo "usage: kafka.sh up|down|status|stop|start|wipe|join N|leave N|recreate TOPIC|read BROKERS TOPIC|forget BROKERS PREFIX" >&2; exit 2 ;;
 esac

@@ -119,6 +119,12 @@ impl Topics {
         self.create(topic, i32::try_from(partitions).expect("partitions are few"), &[]);
     }
 
+    /// How many brokers the cluster has now.
+    pub fn brokers(&self) -> usize {
+        let known = self.consumer().fetch_metadata(None, Duration::from_secs(5));
+        known.map_or(0, |known| known.brokers().len())
+    }
+
     /// First and end offset of each partition.
     pub fn ends(&self, topic: &str) -> Vec<(i64, i64)> {
         let (consumer, name) = (self.consumer(), self.name(topic));
@@ -191,9 +197,7 @@ impl Topics {
         let mut places: BTreeMap<String, (u64, u64)> = BTreeMap::new();
         let mut partitions: BTreeMap<String, BTreeSet<i32>> = BTreeMap::new();
         for record in self.records("runs") {
-            let mut event = record.json();
-            // Where a person looks: each engine that a test starts listens on a port of its own.
-            event["data"]["subject"]["content"]["uri"] = Value::Null;
+            let event = record.json();
             let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
             let (id, run) = (text("id"), text("subject"));
             partitions.entry(run.clone()).or_default().insert(record.partition);
@@ -245,6 +249,16 @@ impl OwnBroker {
     /// Starts it again.
     pub fn again(&self) {
         service("kafka.sh", &self.folder, &["start"]);
+    }
+
+    /// Adds a further broker to its cluster, or brings it back; gives the address.
+    pub fn join(&self, number: u32) -> String {
+        service("kafka.sh", &self.folder, &["join", &number.to_string()])
+    }
+
+    /// Kills a further broker; its data stay.
+    pub fn leave(&self, number: u32) {
+        service("kafka.sh", &self.folder, &["leave", &number.to_string()]);
     }
 }
 

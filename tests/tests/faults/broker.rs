@@ -73,6 +73,46 @@ fn what_comes_while_kafka_is_away_is_kept_and_sent_in_order() {
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[test]
+fn of_three_brokers_one_may_fail_and_with_two_gone_ingress_spools() {
+    if let Some(reason) = no_broker() {
+        return skip(&reason);
+    }
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let broker = OwnBroker::start(folder.path());
+    let cluster = [broker.address.clone(), broker.join(2), broker.join(3)].join(",");
+    let topics = Topics::on(&cluster);
+    until("all three know each other", || (topics.brokers() == 3).then_some(()));
+    let mut scenario = Scenario::begin(Engine::with(Database::Sqlite, Setup::default().with_kafka(&topics)));
+    scenario.send_heard();
+    let doctor = |scenario: &Scenario| scenario.engine.api().get("doctor").to_string();
+    until("three copies are in order", || {
+        let said = doctor(&scenario);
+        (!said.contains("copies") && !said.contains("with fewer than")).then_some(())
+    });
+    broker.leave(2);
+    for _ in 0..MEANWHILE {
+        scenario.send_heard();
+    }
+    until("it is said that a copy is missing", || doctor(&scenario).contains("2 of 3").then_some(()));
+    assert_eq!(scenario.engine.api().get("bus")["mode"], "direct", "two copies are enough");
+    // The one that is left must not acknowledge alone.
+    broker.leave(3);
+    for _ in 0..MEANWHILE {
+        scenario.send_heard();
+    }
+    assert_eq!(scenario.engine.api().get("bus")["mode"], "spool");
+    scenario.engine.kill9().restart();
+    broker.join(3);
+    until("the spool is empty and ingress is direct again", || {
+        let bus = scenario.engine.api().get("bus");
+        (bus["mode"] == "direct" && bus["spooled"] == 0).then_some(())
+    });
+    scenario.send_heard();
+    scenario.check();
+    in_order(&topics);
+}
+
+#[test]
 fn with_kafka_and_the_database_away_nothing_is_accepted_and_it_says_when_to_ask_again() {
     if let Some(reason) = no_broker() {
         return skip(&reason);
