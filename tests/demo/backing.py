@@ -78,7 +78,7 @@ class Backing:
                 elif kind == "kafka" and address:
                     self.script("kafka", "forget", address, self.topics, quiet=True)
                 elif kind == "postgres" and address:
-                    self.query(f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)", address)
+                    self.script("postgres", "query", address, f"DROP DATABASE IF EXISTS {self.database} WITH (FORCE)", quiet=True)
                 elif kind == "docker" and address:
                     mine = [found["Id"] for found in self.containers()]
                     if mine:

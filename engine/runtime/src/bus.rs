@@ -22,7 +22,6 @@ use std::{
 pub use consume::{Reading, keep_partitions, reading};
 pub use drain::drain_spool;
 pub use ingress::receive;
-pub use streams::stream_of;
 use kickwheel_bus::{Kafka, KafkaConfig, Topics};
 use kickwheel_schemas::{CloudEvent, Millis};
 use kickwheel_store::{
@@ -30,6 +29,7 @@ use kickwheel_store::{
     write::{BusMode, Spool},
 };
 use serde_json::Value;
+pub use streams::stream_of;
 use tokio::sync::Notify;
 
 use crate::{

@@ -128,7 +128,10 @@ async fn send_run(bus: &KafkaBus, events: Vec<CloudEvent>) -> Result<(), String>
         let headers: Vec<(&str, &[u8])> = record.headers.to_vec();
         // One that is refused is waited for too: they are small, so it is the topic's settings that are wrong, and whoever
         // reads the topic must find no gap in it.
-        bus.kafka.produce(topic, Some(&record.key), Some(&record.payload), &headers).await.map_err(|e| e.to_string())?;
+        bus.kafka
+            .produce(topic, Some(&record.key), Some(&record.payload), &headers)
+            .await
+            .map_err(|e| e.to_string())?;
     }
     Ok(())
 }

@@ -8,13 +8,17 @@ use std::{borrow::Cow, fmt::Display, str::FromStr};
 use kickwheel_schemas::Millis;
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{
-    AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, SqliteConnection, SqlitePool,
+    AssertSqlSafe, Connection as _, PgConnection, PgPool, Row as _, SqlitePool,
     postgres::{PgArguments, PgRow},
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
 };
 
-use crate::{ReadError, store::Member};
+use crate::{
+    ReadError,
+    sqlite::{Sqlite, SqliteValues},
+    store::Member,
+};
 
 /// What a statement of this layer fails with.
 pub type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -138,11 +142,11 @@ impl From<&Option<String>> for Arg {
     }
 }
 
-/// One connection.
+/// One connection, for writing. To a file each call blocks its thread, which is therefore the writer's own.
 #[derive(Debug)]
 pub enum Conn {
     /// To a file.
-    Sqlite(SqliteConnection),
+    Sqlite(Sqlite),
     /// To a server.
     Postgres(PgConnection),
 }
@@ -184,7 +188,7 @@ impl Conn {
     pub async fn execute(&mut self, sql: &'static str, args: impl Into<Vec<Arg>>) -> Result<u64> {
         let text = self.member().render(sql);
         match self {
-            Self::Sqlite(c) => Ok(sqlite_query(text, args.into()).execute(c).await?.rows_affected()),
+            Self::Sqlite(c) => c.execute(&text, &args.into()),
             Self::Postgres(c) => Ok(postgres_query(text, args.into()).execute(c).await?.rows_affected()),
         }
     }
@@ -193,7 +197,7 @@ impl Conn {
     pub async fn fetch(&mut self, sql: &'static str, args: impl Into<Vec<Arg>>) -> Result<Vec<Row>> {
         let text = self.member().render(sql);
         match self {
-            Self::Sqlite(c) => Ok(Row::all_sqlite(sqlite_query(text, args.into()).fetch_all(c).await?)),
+            Self::Sqlite(c) => Ok(c.rows(&text, &args.into())?.into_iter().map(Row::Values).collect()),
             Self::Postgres(c) => Ok(Row::all_postgres(postgres_query(text, args.into()).fetch_all(c).await?)),
         }
     }
@@ -206,7 +210,7 @@ impl Conn {
     /// Runs a text of several statements without arguments: a migration, `BEGIN`, `COMMIT`.
     pub async fn script(&mut self, sql: &'static str) -> Result<()> {
         match self {
-            Self::Sqlite(c) => sqlx::raw_sql(sql).execute(c).await.map(drop),
+            Self::Sqlite(c) => c.script(sql),
             Self::Postgres(c) => sqlx::raw_sql(sql).execute(c).await.map(drop),
         }
     }
@@ -231,10 +235,10 @@ impl Conn {
     /// Says goodbye.
     pub async fn close(self) {
         // A connection that cannot be closed politely is gone anyway.
-        let _ = match self {
-            Self::Sqlite(c) => c.close().await,
-            Self::Postgres(c) => c.close().await,
-        };
+        match self {
+            Self::Sqlite(c) => c.close(),
+            Self::Postgres(c) => _ = c.close().await,
+        }
     }
 }
 
@@ -291,8 +295,10 @@ impl Readers {
 /// One row; columns are got by name.
 #[derive(Debug)]
 pub enum Row {
-    /// From a file.
+    /// From a file, by a reader.
     Sqlite(SqliteRow),
+    /// From a file, by the writer.
+    Values(SqliteValues),
     /// From a server.
     Postgres(PgRow),
 }
@@ -310,6 +316,7 @@ impl Row {
     pub fn int(&self, column: &str) -> Result<i64> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
+            Self::Values(row) => row.opt_int(column)?.ok_or_else(|| undecodable(column, &"it is null")),
             Self::Postgres(row) => row.try_get(column),
         }
     }
@@ -318,6 +325,7 @@ impl Row {
     pub fn opt_int(&self, column: &str) -> Result<Option<i64>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
+            Self::Values(row) => row.opt_int(column),
             Self::Postgres(row) => row.try_get(column),
         }
     }
@@ -326,6 +334,7 @@ impl Row {
     pub fn text(&self, column: &str) -> Result<String> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
+            Self::Values(row) => row.opt_text(column)?.ok_or_else(|| undecodable(column, &"it is null")),
             Self::Postgres(row) => row.try_get(column),
         }
     }
@@ -334,6 +343,7 @@ impl Row {
     pub fn opt_text(&self, column: &str) -> Result<Option<String>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
+            Self::Values(row) => row.opt_text(column),
             Self::Postgres(row) => row.try_get(column),
         }
     }
@@ -342,6 +352,7 @@ impl Row {
     pub fn blob(&self, column: &str) -> Result<Vec<u8>> {
         match self {
             Self::Sqlite(row) => row.try_get(column),
+            Self::Values(row) => row.opt_blob(column)?.ok_or_else(|| undecodable(column, &"it is null")),
             Self::Postgres(row) => row.try_get(column),
         }
     }

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use sqlx::{error::DatabaseError, sqlite::SqliteError};
+
+use crate::sqlite::SqliteFailure;
+
 /// Why a unit of writes was refused. Unless it is [`WriteError::Unknown`], nothing of the unit was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
@@ -148,14 +152,10 @@ impl Cause {
     pub(crate) fn of(error: &sqlx::Error) -> Self {
         let text = error.to_string();
         match error {
-            sqlx::Error::Database(e) => {
-                let code = e.code().unwrap_or_default().into_owned();
-                if e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
-                    of_sqlite(code.parse::<i32>().unwrap_or(0) & 0xff, text)
-                } else {
-                    of_postgres(&code, text)
-                }
-            }
+            sqlx::Error::Database(e) => match sqlite_code(&**e) {
+                Some(code) => of_sqlite(code & 0xff, text),
+                None => of_postgres(&e.code().unwrap_or_default(), text),
+            },
             sqlx::Error::Encode(_)
             | sqlx::Error::InvalidArgument(_)
             | sqlx::Error::TypeNotFound { .. }
@@ -168,6 +168,16 @@ impl Cause {
             _ => Self::Away(text),
         }
     }
+}
+
+/// The extended result code of an error of SQLite, from a reader or the writer; none for another database's.
+pub(crate) fn sqlite_code(error: &dyn DatabaseError) -> Option<i32> {
+    let of_writer = error.try_downcast_ref::<SqliteFailure>().map(SqliteFailure::extended_code);
+    let of_reader = || {
+        error.try_downcast_ref::<SqliteError>()?;
+        error.code()?.parse().ok()
+    };
+    of_writer.or_else(of_reader)
 }
 
 fn of_sqlite(primary: i32, text: String) -> Cause {

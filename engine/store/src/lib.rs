@@ -26,6 +26,7 @@ mod migrate;
 mod open;
 mod partition;
 mod read;
+mod sqlite;
 mod store;
 mod writer;
 

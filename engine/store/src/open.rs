@@ -8,14 +8,15 @@ use std::{
 };
 
 use sqlx::{
-    Connection as _, PgConnection, SqliteConnection,
+    Connection as _, PgConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteConnectOptions, SqlitePoolOptions},
 };
 
 use crate::{
     OpenError,
     db::{Arg, Conn, Readers},
+    sqlite::{Sqlite, SqliteFile},
 };
 
 /// How many shards a new installation gets.
@@ -63,7 +64,7 @@ pub(crate) struct Target {
 
 #[derive(Clone, Debug)]
 enum At {
-    Sqlite(Box<SqliteConnectOptions>),
+    Sqlite(Box<SqliteFile>),
     Postgres(Box<PgConnectOptions>),
 }
 
@@ -94,7 +95,7 @@ impl Target {
     /// Connects the writer.
     pub(crate) async fn connect(&self) -> Result<Conn, sqlx::Error> {
         let mut conn = match &self.at {
-            At::Sqlite(options) => Conn::Sqlite(SqliteConnection::connect_with(options).await?),
+            At::Sqlite(file) => Conn::Sqlite(Sqlite::open(file)?),
             At::Postgres(options) => {
                 let connecting = PgConnection::connect_with(options);
                 let late = || std::io::Error::new(std::io::ErrorKind::TimedOut, "the server did not answer in time");
@@ -122,8 +123,8 @@ impl Target {
         let fresh: [Arg; 2] = [INSTALLATION.into(), Arg::show(uuid::Uuid::now_v7())];
         conn.execute("INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING", fresh).await?;
         self.installation = installation(conn).await?;
-        if let At::Sqlite(options) = &mut self.at {
-            **options = options.as_ref().clone().create_if_missing(false);
+        if let At::Sqlite(file) = &mut self.at {
+            file.create = false;
         }
         Ok(self)
     }
@@ -131,7 +132,7 @@ impl Target {
     /// What tells the file of a SQLite database from any other; none for a server.
     pub(crate) fn file_identity(&self) -> Option<std::io::Result<FileIdentity>> {
         match &self.at {
-            At::Sqlite(options) => Some(FileIdentity::of(options.get_filename())),
+            At::Sqlite(file) => Some(FileIdentity::of(&file.path)),
             At::Postgres(_) => None,
         }
     }
@@ -139,8 +140,15 @@ impl Target {
     /// Connections for reads; none is opened yet.
     pub(crate) fn readers(&self) -> Readers {
         match &self.at {
-            At::Sqlite(options) => {
-                let options = options.as_ref().clone().pragma("query_only", "on");
+            At::Sqlite(file) => {
+                let mut options = SqliteConnectOptions::new()
+                    .filename(&file.path)
+                    .busy_timeout(file.busy_timeout)
+                    .statement_cache_capacity(file.statements);
+                for (name, value) in file.pragmas {
+                    options = options.pragma(*name, *value);
+                }
+                let options = options.pragma("query_only", "on");
                 let pool = SqlitePoolOptions::new().max_connections(READERS).acquire_timeout(READER_WAIT);
                 Readers::Sqlite(pool.test_before_acquire(false).connect_lazy_with(options))
             }
@@ -160,7 +168,7 @@ impl Target {
         let code = database.code().unwrap_or_default();
         match &self.at {
             // SQLITE_NOTADB.
-            At::Sqlite(options) if code == "26" => OpenError::NotADatabase { path: options.get_filename().to_owned() },
+            At::Sqlite(file) if code == "26" => OpenError::NotADatabase { path: file.path.clone() },
             // Class 28: invalid authorization; 3D000: no such database.
             At::Postgres(_) if code.starts_with("28") || code == "3D000" => {
                 OpenError::Refused { message: database.message().to_owned() }
@@ -193,17 +201,22 @@ async fn installation(conn: &mut Conn) -> Result<Option<String>, sqlx::Error> {
 
 /// Durability before anything: the log is synced at each commit. One connection writes; `BEGIN IMMEDIATE` keeps other
 /// processes out meanwhile.
-fn sqlite(path: &Path, options: &Options) -> SqliteConnectOptions {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .foreign_keys(true)
-        .busy_timeout(options.busy_timeout)
-        .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
-        .pragma("temp_store", "memory")
-        .statement_cache_capacity(STATEMENTS)
+const PRAGMAS: &[(&str, &str)] = &[
+    ("journal_mode", "WAL"),
+    ("synchronous", "FULL"),
+    ("foreign_keys", "ON"),
+    ("wal_autocheckpoint", CHECKPOINT_PAGES),
+    ("temp_store", "memory"),
+];
+
+fn sqlite(path: &Path, options: &Options) -> SqliteFile {
+    SqliteFile {
+        path: path.to_owned(),
+        create: true,
+        busy_timeout: options.busy_timeout,
+        pragmas: PRAGMAS,
+        statements: STATEMENTS,
+    }
 }
 
 /// A replica that freezes inside a transaction must not hold up a take-over: the server ends its statement, its

@@ -69,7 +69,8 @@ impl Store {
         let (jobs, waiting) = mpsc::channel(QUEUE);
         let (tell, health) = watch::channel(Health::Ok);
         let (member, readers) = (conn.member(), target.readers());
-        tokio::spawn(Writer::new(target, conn, tell).run(waiting));
+        let started = Writer::new(target, conn, tell).start(waiting);
+        started.map_err(|e| OpenError::Unreachable { message: format!("its writer has no thread: {e}") })?;
         Ok(Self { shared: Arc::new(Shared { member, shards, jobs, readers, health }) })
     }
 

@@ -7,6 +7,8 @@
 //!
 //! When the database is away, units are answered `Unavailable` at once and the store is paused. While it is paused, the
 //! writer probes by itself with growing waits, so that it also recovers when nobody writes.
+//!
+//! On SQLite it has a thread to itself, where each statement is a plain call; on Postgres it is a task among others.
 
 use std::time::Duration;
 
@@ -20,12 +22,12 @@ use crate::{
     Write, WriteError, Written,
     apply::{self, Applied, Gathered, Refusal, ShardSeqs, Tx},
     db::Conn,
-    error::Cause,
+    error::{Cause, sqlite_code},
     fault,
     lease::{LeaseRequest, ShardLease},
     open::{FileIdentity, Target},
     partition::{PartitionLease, PartitionRequest},
-    store::Health,
+    store::{Health, Member},
 };
 
 /// Units in one transaction at most.
@@ -107,6 +109,20 @@ enum Outcome {
 }
 
 impl Writer {
+    /// Begins to work, where its kind of database has it.
+    pub fn start(self, jobs: mpsc::Receiver<Job>) -> std::io::Result<()> {
+        match self.conn.as_ref().map(Conn::member) {
+            Some(Member::Sqlite) => {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+                std::thread::Builder::new()
+                    .name("kickwheel-writer".to_owned())
+                    .spawn(move || runtime.block_on(self.run(jobs)))?;
+            }
+            Some(Member::Postgres) | None => _ = tokio::spawn(self.run(jobs)),
+        }
+        Ok(())
+    }
+
     /// A writer on an open connection.
     pub fn new(target: Target, conn: Conn, health: watch::Sender<Health>) -> Self {
         let backoff = Backoff { wait: BACKOFF_FIRST, not_before: Instant::now() };
@@ -115,7 +131,7 @@ impl Writer {
     }
 
     /// Works until it is closed or nobody can ask any more.
-    pub async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut taken = Vec::with_capacity(BATCH_UNITS);
         loop {
             let paused = matches!(*self.health.borrow(), Health::Paused { .. });
@@ -447,10 +463,7 @@ fn commit_failed(error: &sqlx::Error) -> Outcome {
 /// SQLite could not get the lock that a commit needs: nothing was written.
 fn is_busy(error: &sqlx::Error) -> bool {
     const SQLITE_BUSY: i32 = 5;
-    error.as_database_error().is_some_and(|e| {
-        e.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some()
-            && e.code().and_then(|code| code.parse::<i32>().ok()).is_some_and(|code| code & 0xff == SQLITE_BUSY)
-    })
+    error.as_database_error().and_then(sqlite_code).is_some_and(|code| code & 0xff == SQLITE_BUSY)
 }
 
 /// All units without savepoints: any refusal refuses the attempt.

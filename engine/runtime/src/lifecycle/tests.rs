@@ -20,7 +20,8 @@ fn tell(seq: u64, event: &Event) -> Vec<CloudEvent> {
     let compiled = compile(YAML, &PluginCatalog::default());
     let workflow = compiled.workflow.expect("the workflow has no mistakes");
     let run = RunId::new(Millis(1), [3; 10]);
-    let subject = Subject { run, project: "default", workflow: "churn", plan: &workflow.plan, url: Some("http://h/runs/1") };
+    let subject =
+        Subject { run, project: "default", workflow: "churn", plan: &workflow.plan, url: Some("http://h/runs/1") };
     lifecycle(&subject, seq, event)
 }
 
