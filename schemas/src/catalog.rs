@@ -54,7 +54,18 @@ pub const EVENT_TYPES: &[&str] = &[
     payload::GIT_PULL_REQUEST_UPDATED,
     payload::GIT_PULL_REQUEST_MERGED,
     payload::GIT_PULL_REQUEST_CLOSED,
+    payload::JIRA_ISSUE_CREATED,
+    payload::JIRA_ISSUE_UPDATED,
+    payload::JIRA_ISSUE_TRANSITIONED,
+    payload::JIRA_ISSUE_MOVED,
+    payload::JIRA_ISSUE_DELETED,
+    payload::JIRA_COMMENT_CREATED,
+    payload::JIRA_COMMENT_UPDATED,
+    payload::JIRA_COMMENT_DELETED,
+    payload::DATASET_OBJECT_CREATED,
+    payload::DATASET_OBJECT_DELETED,
     payload::DATASET_VERSION_PUBLISHED,
+    payload::DATASET_REF_CREATED,
     payload::MODEL_PROMOTED,
     payload::RUN_STARTED,
     payload::RUN_FINISHED,
@@ -76,11 +87,36 @@ pub fn event_shape(ty: &str) -> Shape {
             fields.push(field("tag", text()));
             Shape::Record(fields)
         }
-        payload::DATASET_VERSION_PUBLISHED => Shape::Record(vec![
+        payload::JIRA_ISSUE_CREATED
+        | payload::JIRA_ISSUE_UPDATED
+        | payload::JIRA_ISSUE_TRANSITIONED
+        | payload::JIRA_ISSUE_MOVED
+        | payload::JIRA_ISSUE_DELETED => jira_issue(ty == payload::JIRA_ISSUE_MOVED),
+        payload::JIRA_COMMENT_CREATED | payload::JIRA_COMMENT_UPDATED | payload::JIRA_COMMENT_DELETED => {
+            Shape::Record(vec![
+                field("issue_id", text()),
+                maybe("issue_key", text()),
+                field("comment_id", text()),
+                maybe("body", text()),
+                maybe("actor", text()),
+            ])
+        }
+        payload::DATASET_OBJECT_CREATED | payload::DATASET_OBJECT_DELETED => Shape::Record(vec![
+            maybe("dataset", text()),
+            field("bucket", text()),
+            field("key", text()),
+            maybe("size", Shape::Integer),
+            maybe("etag", text()),
+            maybe("sequencer", text()),
+            field("delete_marker", Shape::Boolean),
+        ]),
+        payload::DATASET_VERSION_PUBLISHED | payload::DATASET_REF_CREATED => Shape::Record(vec![
             field("dataset", text()),
-            field("version", Shape::Integer),
-            maybe("previous", Shape::Integer),
-            field("digest", text()),
+            // Our own datasets count their versions; other systems name theirs by a text.
+            field("version", Shape::Any),
+            maybe("previous", Shape::Any),
+            maybe("operation", text()),
+            maybe("digest", text()),
             field("data_changed", Shape::Boolean),
             field("added", Shape::List(Box::new(text()))),
             field("removed", Shape::List(Box::new(text()))),
@@ -153,7 +189,7 @@ fn git_fields(created: bool, deleted: bool) -> Vec<Field> {
 
 fn pull_request(merged: bool) -> Shape {
     let text = || Shape::String;
-    let side = || Shape::Record(vec![maybe("repo", text()), field("branch", text()), field("commit", text())]);
+    let side = || Shape::Record(vec![maybe("repo", text()), field("branch", text()), maybe("commit", text())]);
     Shape::Record(vec![
         field("repo", text()),
         field("provider", text()),
@@ -170,6 +206,31 @@ fn pull_request(merged: bool) -> Shape {
         Field { name: "merge_commit", shape: text(), optional: !merged },
         field("draft", Shape::Boolean),
     ])
+}
+
+fn jira_issue(moved: bool) -> Shape {
+    let text = || Shape::String;
+    let mut fields = vec![
+        field("site", text()),
+        field("issue_id", text()),
+        maybe("issue_key", text()),
+        maybe("project", text()),
+        maybe("issue_type", text()),
+        maybe("status_from", text()),
+        maybe("status_to", text()),
+        maybe("status_from_id", text()),
+        maybe("status_to_id", text()),
+        maybe("resolution_to", text()),
+        maybe("changelog_id", text()),
+        field("fields", Shape::List(Box::new(text()))),
+        field("labels_added", Shape::List(Box::new(text()))),
+        field("labels_removed", Shape::List(Box::new(text()))),
+        maybe("actor", text()),
+    ];
+    if moved {
+        fields.extend(["key_from", "key_to", "project_from", "project_to"].map(|name| maybe(name, text())));
+    }
+    Shape::Record(fields)
 }
 
 /// What `run.started` and `run.finished` have in common.
@@ -264,7 +325,7 @@ mod tests {
         check(GIT_BRANCH_CREATED, &GitRefChange { before: None, ..change.clone() });
         check(GIT_BRANCH_DELETED, &GitRefChange { after: None, ..change.clone() });
         check(GIT_TAG_UPDATED, &GitRefChange { branch: None, tag: text(), ..change });
-        let side = || PullRequestSide { repo: text(), branch: "x".into(), commit: "x".into() };
+        let side = || PullRequestSide { repo: text(), branch: "x".into(), commit: text() };
         let request = GitPullRequest {
             repo: "x".into(),
             provider: "x".into(),
@@ -329,6 +390,57 @@ mod tests {
             removed: vec![],
         };
         check(DATASET_VERSION_PUBLISHED, &version);
+        let foreign = ForeignVersion {
+            dataset: "x".into(),
+            version: "x".into(),
+            previous: text(),
+            operation: text(),
+            data_changed: true,
+            added: vec!["x".into()],
+            removed: vec![],
+        };
+        check(DATASET_VERSION_PUBLISHED, &foreign);
+        check(DATASET_REF_CREATED, &foreign);
+        let object = DatasetObject {
+            dataset: text(),
+            bucket: "x".into(),
+            key: "x".into(),
+            size: Some(1),
+            etag: text(),
+            sequencer: text(),
+            delete_marker: false,
+        };
+        check(DATASET_OBJECT_CREATED, &object);
+        check(DATASET_OBJECT_DELETED, &object);
+        let issue = JiraIssue {
+            site: "x".into(),
+            issue_id: "x".into(),
+            issue_key: text(),
+            project: text(),
+            issue_type: text(),
+            status_from: text(),
+            status_to: text(),
+            status_from_id: text(),
+            status_to_id: text(),
+            resolution_to: text(),
+            changelog_id: text(),
+            fields: vec!["x".into()],
+            labels_added: vec!["x".into()],
+            labels_removed: vec![],
+            actor: text(),
+            moved: None,
+        };
+        check(JIRA_ISSUE_TRANSITIONED, &issue);
+        let moved = JiraMove { key_from: text(), key_to: text(), project_from: text(), project_to: text() };
+        check(JIRA_ISSUE_MOVED, &JiraIssue { moved: Some(moved), ..issue });
+        let comment = JiraComment {
+            issue_id: "x".into(),
+            issue_key: text(),
+            comment_id: "x".into(),
+            body: text(),
+            actor: text(),
+        };
+        check(JIRA_COMMENT_CREATED, &comment);
         let tick = CronTick { trigger: "x".into(), scheduled_at: "x".into(), late_by: 1, missed: 1 };
         check(CRON_TICK, &tick);
     }

@@ -29,6 +29,28 @@ pub const GIT_PULL_REQUEST_UPDATED: &str = "dev.kickwheel.git.pull_request.updat
 pub const GIT_PULL_REQUEST_MERGED: &str = "dev.kickwheel.git.pull_request.merged";
 /// A pull request was closed without being merged.
 pub const GIT_PULL_REQUEST_CLOSED: &str = "dev.kickwheel.git.pull_request.closed";
+/// An issue was made.
+pub const JIRA_ISSUE_CREATED: &str = "dev.kickwheel.jira.issue.created";
+/// An issue was changed in any other way than those below.
+pub const JIRA_ISSUE_UPDATED: &str = "dev.kickwheel.jira.issue.updated";
+/// An issue has another status.
+pub const JIRA_ISSUE_TRANSITIONED: &str = "dev.kickwheel.jira.issue.transitioned";
+/// An issue is in another project, under another key.
+pub const JIRA_ISSUE_MOVED: &str = "dev.kickwheel.jira.issue.moved";
+/// An issue is gone.
+pub const JIRA_ISSUE_DELETED: &str = "dev.kickwheel.jira.issue.deleted";
+/// Somebody commented on an issue.
+pub const JIRA_COMMENT_CREATED: &str = "dev.kickwheel.jira.comment.created";
+/// A comment was edited.
+pub const JIRA_COMMENT_UPDATED: &str = "dev.kickwheel.jira.comment.updated";
+/// A comment is gone.
+pub const JIRA_COMMENT_DELETED: &str = "dev.kickwheel.jira.comment.deleted";
+/// An object of a bucket was written.
+pub const DATASET_OBJECT_CREATED: &str = "dev.kickwheel.dataset.object.created";
+/// An object of a bucket is gone.
+pub const DATASET_OBJECT_DELETED: &str = "dev.kickwheel.dataset.object.deleted";
+/// A dataset has a new branch or tag.
+pub const DATASET_REF_CREATED: &str = "dev.kickwheel.dataset.ref.created";
 /// A dataset has a new version.
 pub const DATASET_VERSION_PUBLISHED: &str = "dev.kickwheel.dataset.version.published";
 /// Somebody started a workflow by hand.
@@ -172,8 +194,93 @@ pub struct PullRequestSide {
     pub repo: Option<String>,
     /// The branch.
     pub branch: String,
-    /// Full hex commit.
-    pub commit: String,
+    /// Full hex commit; null where the sender does not say, or abbreviates it.
+    pub commit: Option<String>,
+}
+
+/// `data` of every `jira.issue.*` event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JiraIssue {
+    /// The site: its URL, which is also the event's source.
+    pub site: String,
+    /// Survives a move.
+    pub issue_id: String,
+    /// Such as `ML-7`.
+    pub issue_key: Option<String>,
+    /// The project's key; null when unknown.
+    pub project: Option<String>,
+    /// Name of the issue's type; null when unknown.
+    pub issue_type: Option<String>,
+    /// Name of the status before; null unless the status changed.
+    pub status_from: Option<String>,
+    /// Name of the status after; null unless the status changed.
+    pub status_to: Option<String>,
+    /// Id of the status before; null unless it is known.
+    pub status_from_id: Option<String>,
+    /// Id of the status after; null unless it is known.
+    pub status_to_id: Option<String>,
+    /// Name of the new resolution; null unless one was set.
+    pub resolution_to: Option<String>,
+    /// Jira's id of the change; null when it gives none.
+    pub changelog_id: Option<String>,
+    /// The fields that changed, by their ids; Data Center gives names only.
+    pub fields: Vec<String>,
+    /// Labels that were added.
+    pub labels_added: Vec<String>,
+    /// Labels that were taken off.
+    pub labels_removed: Vec<String>,
+    /// Account id of who did it, or the user's name where there are no account ids; null when unknown.
+    pub actor: Option<String>,
+    /// Only of `moved`.
+    #[serde(flatten)]
+    pub moved: Option<JiraMove>,
+}
+
+/// What `jira.issue.moved` has beyond the other events of an issue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JiraMove {
+    /// The key before; null when it is not said.
+    pub key_from: Option<String>,
+    /// The key after; null when it is not said.
+    pub key_to: Option<String>,
+    /// Name of the project before; null when it is not said.
+    pub project_from: Option<String>,
+    /// Name of the project after; null when it is not said.
+    pub project_to: Option<String>,
+}
+
+/// `data` of every `jira.comment.*` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JiraComment {
+    /// The issue that it is about.
+    pub issue_id: String,
+    /// Its key; null where the sender names the issue by its id only.
+    pub issue_key: Option<String>,
+    /// Unique within the site.
+    pub comment_id: String,
+    /// What it says, as text; null when unknown. Written by anybody, so never to be trusted.
+    pub body: Option<String>,
+    /// Account id of who did it, or the user's name where there are no account ids; null when unknown.
+    pub actor: Option<String>,
+}
+
+/// `data` of every `dataset.object.*` event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetObject {
+    /// The dataset, when the trigger names one.
+    pub dataset: Option<String>,
+    /// The bucket, or container.
+    pub bucket: String,
+    /// The object's key, decoded.
+    pub key: String,
+    /// In bytes; null when the object is gone, or the sender does not say.
+    pub size: Option<u64>,
+    /// As the store writes it; null when the object is gone.
+    pub etag: Option<String>,
+    /// Orders the events of one key; null when the store gives none.
+    pub sequencer: Option<String>,
+    /// Whether only a marker hides the object, whose older versions are still there.
+    pub delete_marker: bool,
 }
 
 /// `data` of `cron.tick`.
@@ -284,5 +391,24 @@ pub struct DatasetVersion {
     /// Paths that are new or have other bytes.
     pub added: Vec<String>,
     /// Paths that are gone.
+    pub removed: Vec<String>,
+}
+
+/// `data` of `dataset.version.published` and `dataset.ref.created` where another system keeps the dataset.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignVersion {
+    /// The dataset, as the trigger names it, else as the sender does.
+    pub dataset: String,
+    /// The sender's name of the version, such as a commit.
+    pub version: String,
+    /// The version before; null when the sender does not say.
+    pub previous: Option<String>,
+    /// What the sender did, in its words; null when it does not say.
+    pub operation: Option<String>,
+    /// False when only metadata changed.
+    pub data_changed: bool,
+    /// Paths that are new or have other bytes; empty where the sender does not say.
+    pub added: Vec<String>,
+    /// Paths that are gone; empty where the sender does not say.
     pub removed: Vec<String>,
 }

@@ -106,12 +106,30 @@ pub(super) fn id(value: &Value, path: &str) -> Option<String> {
     }
 }
 
+/// A number of things that may be absent.
+pub(super) fn maybe_count(value: &Value, path: &str) -> Result<Option<u64>, Refusal> {
+    match at(value, path) {
+        None => Ok(None),
+        Some(value) => value.as_u64().map(Some).ok_or_else(|| Refusal::shape(path, "a whole number")),
+    }
+}
+
+/// A payload that must be an object.
+pub(super) fn object(payload: &Value) -> Result<(), Refusal> {
+    if payload.is_object() { Ok(()) } else { Err(Refusal::kept("shape_invalid", "the payload must be a JSON object")) }
+}
+
 /// The id of a delivery: what the header says, else the digest of the body, which is the same for each redelivery.
 pub(super) fn delivery_id(headers: &Headers, name: &str, body: &[u8]) -> String {
     match headers.get(name) {
         Some(id) if !id.is_empty() => id.to_owned(),
-        _ => Digest::of(body).to_string(),
+        _ => digest_id(body),
     }
+}
+
+/// The id of a delivery whose sender gives it none.
+pub(super) fn digest_id(body: &[u8]) -> String {
+    Digest::of(body).to_string()
 }
 
 /// What the engine needs of every event: its attributes, no control characters in them, a bounded size.

@@ -5,12 +5,15 @@
 //! the ref's lane and which no `git.push` filter takes. A ping, and every event we have no use for, is nothing.
 
 mod pull_request;
-mod push;
 
-use kickwheel_schemas::CloudEvent;
-use serde_json::{Value, json};
+use kickwheel_schemas::{CloudEvent, payload::MAX_COMMITS};
+use serde_json::Value;
 
-use super::{Headers, Refusal, SourceConfig, Verification, body, signature};
+use super::{
+    Headers, Refusal, SourceConfig, Verification, body,
+    forge::{self, Lists, Origin, Push, announced_id},
+    signature,
+};
 
 /// The provider's name in `data`.
 pub const PROVIDER: &str = "github";
@@ -19,23 +22,27 @@ pub const CREATE: &str = "com.github.create";
 /// Type of the event for `delete`, the twin of a push.
 pub const DELETE: &str = "com.github.delete";
 
+/// GitHub lists at most so many commits of a push, and says nothing of the rest.
+const LISTED_COMMITS: usize = 2048;
+/// GitHub lists at most so many files of a commit, and says nothing of the rest.
+const LISTED_FILES: usize = 3000;
+
 /// The events of a delivery.
 pub fn translate(config: &SourceConfig, headers: &Headers, bytes: &[u8]) -> Result<Vec<CloudEvent>, Refusal> {
     verify(&config.verification, headers, bytes)?;
     let payload = body::json_or_form(headers, bytes)?;
-    if !payload.is_object() {
-        return Err(Refusal::kept("shape_invalid", "the payload must be a JSON object"));
-    }
+    body::object(&payload)?;
     let kind = match headers.get("x-github-event") {
         Some(name) if !name.is_empty() => Kind::from_name(name),
         _ => Kind::from_shape(&payload),
     };
-    let delivery = Delivery { config, payload: &payload, id: body::delivery_id(headers, "x-github-delivery", bytes) };
+    // GitHub's GUID is one per event, shared by its redeliveries and by all hooks that hear of it.
+    let id = body::delivery_id(headers, "x-github-delivery", bytes);
     let event = match kind {
-        Kind::Push => push::translate(&delivery)?,
-        Kind::PullRequest => pull_request::translate(&delivery)?,
-        Kind::Create => Some(twin(&delivery, CREATE)?),
-        Kind::Delete => Some(twin(&delivery, DELETE)?),
+        Kind::Push => push(&origin(config, &payload)?, &id, &payload)?,
+        Kind::PullRequest => pull_request::translate(config, &id, &payload)?,
+        Kind::Create => Some(origin(config, &payload)?.twin(&id, CREATE, &payload)?),
+        Kind::Delete => Some(origin(config, &payload)?.twin(&id, DELETE, &payload)?),
         Kind::Other => None,
     };
     Ok(event.into_iter().collect())
@@ -44,19 +51,8 @@ pub fn translate(config: &SourceConfig, headers: &Headers, bytes: &[u8]) -> Resu
 /// Verifies `X-Hub-Signature-256`.
 fn verify(verification: &Verification, headers: &Headers, bytes: &[u8]) -> Result<(), Refusal> {
     let Some(secrets) = verification.secrets() else { return Ok(()) };
-    let legacy = match verification {
-        Verification::Secret { legacy_sha1: true, .. } => Some("X-Hub-Signature"),
-        Verification::Secret { legacy_sha1: false, .. } | Verification::Unsigned => None,
-    };
+    let legacy = verification.takes_sha1().then_some("X-Hub-Signature");
     signature::verify_hub("X-Hub-Signature-256", legacy, &secrets, headers, bytes)
-}
-
-/// A verified delivery.
-struct Delivery<'d> {
-    config: &'d SourceConfig,
-    payload: &'d Value,
-    /// GitHub's GUID is one per event, shared by its redeliveries and by all hooks that hear of it.
-    id: String,
 }
 
 /// What a delivery is about.
@@ -95,63 +91,43 @@ impl Kind {
     }
 }
 
-impl Delivery<'_> {
-    /// The configured URL, else the one to clone from, else the page.
-    fn source(&self) -> Result<String, Refusal> {
-        if let Some(source) = &self.config.source {
-            return Ok(source.clone());
-        }
-        let named =
-            ["repository.clone_url", "repository.html_url"].iter().find_map(|path| body::shown(self.payload, path));
-        named.map(str::to_owned).ok_or_else(|| Refusal::shape("repository.clone_url", "a text"))
-    }
-
-    /// `owner/name`.
-    fn repo(&self) -> Result<String, Refusal> {
-        match body::maybe_text(self.payload, "repository.full_name")? {
-            Some(name) => Ok(name.to_owned()),
-            None => self.config.repo.clone().ok_or_else(|| Refusal::shape("repository.full_name", "a text")),
-        }
-    }
-
-    fn default_branch(&self) -> Option<String> {
-        let named = ["repository.default_branch", "repository.master_branch"];
-        let named = named.iter().find_map(|path| body::shown(self.payload, path)).map(str::to_owned);
-        named.or_else(|| self.config.default_branch.clone())
-    }
-
-    /// Who did it. A merge queue names a person `none`.
-    fn actor(&self) -> Option<String> {
-        let named = ["sender.login", "pusher.name"].iter().find_map(|path| body::shown(self.payload, path));
-        named.filter(|name| *name != "none").map(str::to_owned)
-    }
-
-    fn actor_id(&self) -> Option<String> {
-        body::id(self.payload, "sender.id")
-    }
-
-    fn event(&self, ty: &str, subject: &str, data: Value) -> Result<CloudEvent, Refusal> {
-        Ok(CloudEvent::new(self.source()?, &self.id, ty, data).with_subject(subject))
-    }
+fn origin(config: &SourceConfig, payload: &Value) -> Result<Origin, Refusal> {
+    // A merge queue names a person `none`.
+    let actor = ["sender.login", "pusher.name"].iter().find_map(|path| body::shown(payload, path));
+    Ok(Origin {
+        provider: PROVIDER,
+        source: Origin::source(config, payload, &["repository.clone_url", "repository.html_url"])?,
+        repo: Origin::repo(config, payload, "repository.full_name")?,
+        default_branch: Origin::default_branch(
+            config,
+            payload,
+            &["repository.default_branch", "repository.master_branch"],
+        ),
+        actor: actor.filter(|name| *name != "none").map(str::to_owned),
+        actor_id: body::id(payload, "sender.id"),
+        time: body::at(payload, "repository.pushed_at").and_then(forge::moment),
+    })
 }
 
-/// `create` and `delete`: a short ref and no commits.
-fn twin(delivery: &Delivery<'_>, ty: &str) -> Result<CloudEvent, Refusal> {
-    let name = body::text(delivery.payload, "ref")?;
-    let ref_type = body::text(delivery.payload, "ref_type")?;
-    let subject = match ref_type {
-        "branch" => format!("refs/heads/{name}"),
-        "tag" => format!("refs/tags/{name}"),
-        _ => return Err(Refusal::shape("ref_type", "`branch` or `tag`")),
+fn push(origin: &Origin, id: &str, payload: &Value) -> Result<Option<CloudEvent>, Refusal> {
+    let commits = body::list(payload, "commits")?;
+    let author = ["author.username", "author.name"];
+    // GitHub lists the oldest first.
+    let newest = &commits[commits.len().saturating_sub(MAX_COMMITS)..];
+    let push = Push {
+        full: body::text(payload, "ref")?,
+        before: announced_id(payload, "before")?,
+        after: announced_id(payload, "after")?,
+        forced: body::maybe_bool(payload, "forced")?,
+        commits: newest.iter().map(|commit| forge::commit(commit, "id", &author)).collect::<Result<_, _>>()?,
+        commit_count: Some(commits.len() as u64),
+        base_ref: body::maybe_text(payload, "base_ref")?.map(str::to_owned),
+        lists: Lists::Commits {
+            commits,
+            cut: (commits.len() >= LISTED_COMMITS).then(|| format!("commits[] may end at {LISTED_COMMITS} of them")),
+            max_files: Some(LISTED_FILES),
+            null_is_empty: false,
+        },
     };
-    let data = json!({
-        "repo": delivery.repo()?,
-        "provider": PROVIDER,
-        "ref": subject,
-        "ref_type": ref_type,
-        "default_branch": delivery.default_branch(),
-        "actor": delivery.actor(),
-        "actor_id": delivery.actor_id(),
-    });
-    delivery.event(ty, &subject, data)
+    push.event(origin, id)
 }

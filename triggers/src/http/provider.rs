@@ -2,8 +2,6 @@
 
 use std::{fmt, str::FromStr};
 
-use super::Refusal;
-
 /// A kind of sender. The trigger's configuration names it; it is never guessed from a request, because several senders
 /// also set each other's headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -52,9 +50,6 @@ impl Provider {
         Self::Generic,
     ];
 
-    /// Those whose requests are understood.
-    pub const UNDERSTOOD: [Self; 3] = [Self::Github, Self::CloudEvents, Self::StandardWebhooks];
-
     /// As in configuration and commands.
     pub fn name(self) -> &'static str {
         match self {
@@ -78,11 +73,6 @@ impl Provider {
             Self::Generic => "generic",
         }
     }
-
-    /// The refusal of a request of a provider that is known by name only.
-    pub(super) fn not_yet(self) -> Refusal {
-        Refusal::new(400, "provider_not_understood", ProviderError::NotUnderstood { provider: self }.to_string())
-    }
 }
 
 impl fmt::Display for Provider {
@@ -91,25 +81,12 @@ impl fmt::Display for Provider {
     }
 }
 
-/// Why a name names no provider whose requests are understood.
+/// Why a name names no provider.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ProviderError {
-    /// It is none at all.
-    #[error("know the provider {name:?}: there are {}", understood())]
-    Unknown {
-        /// As given.
-        name: String,
-    },
-    /// It is one, but not of this version.
-    #[error("understand requests of {provider} with this version: there are {}", understood())]
-    NotUnderstood {
-        /// Which one.
-        provider: Provider,
-    },
-}
-
-fn understood() -> String {
-    Provider::UNDERSTOOD.map(Provider::name).join(", ")
+#[error("know the provider {name:?}: there are {}", Provider::ALL.map(Provider::name).join(", "))]
+pub struct ProviderError {
+    /// As given.
+    pub name: String,
 }
 
 impl FromStr for Provider {
@@ -117,7 +94,6 @@ impl FromStr for Provider {
 
     fn from_str(name: &str) -> Result<Self, ProviderError> {
         let found = Self::ALL.into_iter().find(|provider| provider.name() == name);
-        let provider = found.ok_or_else(|| ProviderError::Unknown { name: name.to_owned() })?;
-        if Self::UNDERSTOOD.contains(&provider) { Ok(provider) } else { Err(ProviderError::NotUnderstood { provider }) }
+        found.ok_or_else(|| ProviderError { name: name.to_owned() })
     }
 }

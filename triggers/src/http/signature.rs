@@ -9,10 +9,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hmac::{Hmac, Mac};
 use kickwheel_schemas::Millis;
 use sha1::Sha1;
-use sha2::Sha256;
+use sha2::{Sha256, Sha384, Sha512};
 use subtle::ConstantTimeEq as _;
 
-use super::{Headers, Refusal};
+use super::{Headers, Refusal, headers::quoted};
 
 /// A shared secret. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -52,6 +52,11 @@ pub enum Verification {
 }
 
 impl Verification {
+    /// Whether a signature by HMAC-SHA1 counts where there is no better one.
+    pub(super) fn takes_sha1(&self) -> bool {
+        matches!(self, Self::Secret { legacy_sha1: true, .. })
+    }
+
     /// The secrets that are valid; None when nothing is to be verified.
     pub(super) fn secrets(&self) -> Option<Vec<&Secret>> {
         match self {
@@ -178,6 +183,43 @@ pub fn verify_hub(
     }
 }
 
+/// Verifies that the header `name` is nothing but the hex HMAC-SHA256 of the body.
+pub fn verify_hex(name: &str, secrets: &[&Secret], headers: &Headers, body: &[u8]) -> Result<(), Refusal> {
+    let value = headers.only(name).map_err(|reason| Refusal::unauthorized("signature_malformed", reason))?;
+    let missing = || Refusal::unauthorized("signature_missing", format!("there is no header {name}"));
+    let given = hub_digest(name, value.ok_or_else(missing)?, "", 32)?;
+    check(name, secrets, &given, |key| hmac_sha256(key, body))
+}
+
+/// Verifies `<method>=` and the hex HMAC of the body by that method, as WebSub has it: SHA-256, SHA-384 or SHA-512, and
+/// SHA-1 where `sha1` says so.
+pub fn verify_websub(
+    name: &str,
+    sha1: bool,
+    secrets: &[&Secret],
+    headers: &Headers,
+    body: &[u8],
+) -> Result<(), Refusal> {
+    let value = headers.only(name).map_err(|reason| Refusal::unauthorized("signature_malformed", reason))?;
+    let missing = || Refusal::unauthorized("signature_missing", format!("there is no header {name} with a signature"));
+    let value = value.filter(|value| !value.is_empty()).ok_or_else(missing)?;
+    let Some((method, _)) = value.split_once('=') else {
+        let reason = format!("the header {name} must be `<method>=` and hex digits");
+        return Err(Refusal::unauthorized("signature_malformed", reason));
+    };
+    let prefix = format!("{method}=");
+    match method.to_ascii_lowercase().as_str() {
+        "sha256" => check(name, secrets, &hub_digest(name, value, &prefix, 32)?, |key| hmac_sha256(key, body)),
+        "sha384" => check(name, secrets, &hub_digest(name, value, &prefix, 48)?, |key| hmac_sha384(key, body)),
+        "sha512" => check(name, secrets, &hub_digest(name, value, &prefix, 64)?, |key| hmac_sha512(key, body)),
+        "sha1" if sha1 => check(name, secrets, &hub_digest(name, value, &prefix, 20)?, |key| hmac_sha1(key, body)),
+        _ => {
+            let reason = format!("the header {name} is signed by {:?}: sha256 is wanted", quoted(method));
+            Err(Refusal::unauthorized("signature_malformed", reason))
+        }
+    }
+}
+
 /// The bytes of `<method><hex>`. An empty value, or a method without digits, is what senders without a secret send.
 fn hub_digest(name: &str, value: &str, method: &str, bytes: usize) -> Result<Vec<u8>, Refusal> {
     if value.is_empty() || value == method {
@@ -208,20 +250,44 @@ pub fn verify_token(name: &str, prefix: &str, secrets: &[&Secret], headers: &Hea
     let value = value.filter(|value| !value.is_empty()).ok_or_else(missing)?;
     let begins = value.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
     let token = if begins { &value[prefix.len()..] } else { return Err(missing()) };
-    let mut found = false;
-    for secret in secrets {
-        found |= bool::from(secret.0.ct_eq(token.as_bytes()));
-    }
-    if found { Ok(()) } else { Err(wrong(name)) }
+    if is_secret(secrets, token.as_bytes()) { Ok(()) } else { Err(wrong(name)) }
 }
 
-fn wrong(name: &str) -> Refusal {
+pub(super) fn wrong(name: &str) -> Refusal {
     let reason = format!("the header {name} does not fit the body and the trigger's secret");
     Refusal::unauthorized("signature_wrong", reason)
 }
 
+/// Whether a text is one of the secrets, in constant time.
+pub(super) fn is_secret(secrets: &[&Secret], given: &[u8]) -> bool {
+    let mut found = false;
+    for secret in secrets {
+        found |= bool::from(secret.0.ct_eq(given));
+    }
+    found
+}
+
+/// Whether `given` is the HMAC-SHA256 of `signed` under one of the secrets, in constant time.
+pub(super) fn is_hmac_sha256(secrets: &[&Secret], signed: &[u8], given: &[u8]) -> bool {
+    let mut found = false;
+    for secret in secrets {
+        found |= bool::from(hmac_sha256(&secret.0, signed).ct_eq(given));
+    }
+    found
+}
+
 fn hmac_sha256(key: &[u8], body: &[u8]) -> Vec<u8> {
     let mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.chain_update(body).finalize().into_bytes().to_vec()
+}
+
+fn hmac_sha384(key: &[u8], body: &[u8]) -> Vec<u8> {
+    let mac = Hmac::<Sha384>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.chain_update(body).finalize().into_bytes().to_vec()
+}
+
+fn hmac_sha512(key: &[u8], body: &[u8]) -> Vec<u8> {
+    let mac = Hmac::<Sha512>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.chain_update(body).finalize().into_bytes().to_vec()
 }
 

@@ -48,21 +48,12 @@ fn refused(result: Result<Vec<CloudEvent>, Refusal>) -> (u16, &'static str, bool
 }
 
 #[test]
-fn providers_are_known_by_name_and_three_are_understood() {
-    let understood: Vec<&str> = Provider::ALL
-        .into_iter()
-        .filter(|provider| provider.name().parse::<Provider>() == Ok(*provider))
-        .map(Provider::name)
-        .collect();
-    assert_eq!(understood, ["github", "cloudevents", "standard-webhooks"]);
-    let said = |name: &str| name.parse::<Provider>().expect_err(name).to_string();
-    assert_eq!(
-        said("jira"),
-        "understand requests of jira with this version: there are github, cloudevents, standard-webhooks"
-    );
-    assert_eq!(said("svn"), "know the provider \"svn\": there are github, cloudevents, standard-webhooks");
-    let answer = refused(translate(Provider::Jira, &unverified(), &Headers::default(), b"{}"));
-    assert_eq!(answer, (400, "provider_not_understood", false));
+fn providers_are_known_by_name() {
+    for provider in Provider::ALL {
+        assert_eq!(provider.name().parse::<Provider>(), Ok(provider));
+    }
+    let said = "svn".parse::<Provider>().expect_err("there is none").to_string();
+    assert!(said.starts_with("know the provider \"svn\": there are github, gitlab, gitea"), "{said}");
 }
 
 #[test]

@@ -3,43 +3,44 @@
 //! Whose change it is decides whether it is *trusted*: one that comes from a branch of the repository itself was pushed by
 //! somebody who may write there. A fork's is not, whoever opened it, because others may push to the fork.
 
-use chrono::DateTime;
 use kickwheel_schemas::{
-    CloudEvent, Millis,
-    payload::{self, GitPullRequest, PullRequestSide},
+    CloudEvent,
+    payload::{GitPullRequest, PullRequestSide},
 };
 use serde_json::Value;
 
-use super::{super::body, Delivery, PROVIDER, Refusal};
+use super::{
+    super::{
+        SourceConfig, body,
+        forge::{self, Action, Origin},
+    },
+    PROVIDER, Refusal, origin,
+};
 
-/// Most characters of a title that are kept.
-const MAX_TITLE_CHARS: usize = 500;
-
-pub(super) fn translate(delivery: &Delivery<'_>) -> Result<Option<CloudEvent>, Refusal> {
-    let payload = delivery.payload;
+pub(super) fn translate(config: &SourceConfig, id: &str, payload: &Value) -> Result<Option<CloudEvent>, Refusal> {
     let action = body::text(payload, "action")?;
-    let Some(number) = body::at(payload, "number").or_else(|| body::at(payload, "pull_request.number")) else {
-        return Err(Refusal::shape("number", "a whole number"));
-    };
-    let number = number.as_u64().ok_or_else(|| Refusal::shape("number", "a whole number"))?;
     let merged = body::maybe_bool(payload, "pull_request.merged")?.unwrap_or(false);
-    let ty = match action {
-        "opened" | "reopened" => payload::GIT_PULL_REQUEST_OPENED,
-        "synchronize" => payload::GIT_PULL_REQUEST_UPDATED,
-        "closed" if merged => payload::GIT_PULL_REQUEST_MERGED,
-        "closed" => payload::GIT_PULL_REQUEST_CLOSED,
+    let action = match action {
+        "opened" | "reopened" => Action::Opened,
+        "synchronize" => Action::Updated,
+        "closed" if merged => Action::Merged,
+        "closed" => Action::Closed,
         // A label, a reviewer, a title: none of the commits changed.
         _ => return Ok(None),
     };
-    let data = GitPullRequest {
-        repo: delivery.repo()?,
+    let number = ["number", "pull_request.number"].iter().find_map(|path| body::at(payload, path)?.as_u64());
+    let number = number.ok_or_else(|| Refusal::shape("number", "a whole number"))?;
+    let time = body::at(payload, "pull_request.updated_at").and_then(forge::moment);
+    let origin = Origin { time, ..origin(config, payload)? };
+    let request = GitPullRequest {
+        repo: origin.repo.clone(),
         provider: PROVIDER.to_owned(),
         number,
-        title: body::text(payload, "pull_request.title")?.chars().take(MAX_TITLE_CHARS).collect(),
+        title: forge::title(body::text(payload, "pull_request.title")?),
         author: body::shown(payload, "pull_request.user.login").map(str::to_owned),
         author_id: body::id(payload, "pull_request.user.id"),
-        actor: delivery.actor(),
-        actor_id: delivery.actor_id(),
+        actor: origin.actor.clone(),
+        actor_id: origin.actor_id.clone(),
         head: side(payload, "pull_request.head")?,
         base: side(payload, "pull_request.base")?,
         trusted: same_repository(payload),
@@ -52,23 +53,16 @@ pub(super) fn translate(delivery: &Delivery<'_>) -> Result<Option<CloudEvent>, R
         },
         draft: body::maybe_bool(payload, "pull_request.draft")?.unwrap_or(false),
     };
-    let data = serde_json::to_value(data).expect("the payload has string keys only");
-    let mut event = delivery.event(ty, &format!("refs/pull/{number}/head"), data)?;
-    event.time = body::shown(payload, "pull_request.updated_at")
-        .and_then(|text| DateTime::parse_from_rfc3339(text).ok())
-        .map(|at| Millis(at.timestamp_millis()).to_rfc3339());
-    Ok(Some(event))
+    Ok(Some(forge::pull_request(&origin, id, action, &format!("refs/pull/{number}/head"), request)))
 }
 
 fn side(payload: &Value, path: &str) -> Result<PullRequestSide, Refusal> {
-    let commit = body::text(payload, &format!("{path}.sha"))?;
-    if !matches!(commit.len(), 40 | 64) || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Err(Refusal::shape(&format!("{path}.sha"), "a full commit"));
-    }
+    body::text(payload, &format!("{path}.sha"))?;
+    let commit = forge::full_commit(payload, &format!("{path}.sha"));
     Ok(PullRequestSide {
         repo: body::maybe_text(payload, &format!("{path}.repo.full_name"))?.map(str::to_owned),
         branch: body::text(payload, &format!("{path}.ref"))?.to_owned(),
-        commit: commit.to_owned(),
+        commit: Some(commit.ok_or_else(|| Refusal::shape(&format!("{path}.sha"), "a full commit"))?),
     })
 }
 
