@@ -18,9 +18,9 @@ pub use access::{CreateToken, CreatedToken, Rekey, Rekeyed, Role, SecretView, Se
 pub use bus::{BusView, PartitionView, ResetBus};
 pub use quarantine::{DropHeld, EditHeld, HeldKind, QuarantineDetail, QuarantineView, Resolved};
 pub use triggers::{
-    AddTrigger, CronTriggerConfig, DEFAULT_MAX_BYTES, DEFAULT_RATE_PER_MINUTE, GithubTrigger, KafkaStart, KafkaTrigger,
-    LARGEST_MAX_BYTES, LARGEST_RATE_PER_MINUTE, MAX_SIGNING_SECRETS, MissedTicks, TriggerConfig, TriggerConfigError,
-    TriggerKind, TriggerView, WebhookLimits,
+    AddTrigger, CronTriggerConfig, DEFAULT_MAX_BYTES, DEFAULT_RATE_PER_MINUTE, DatasetTrigger, ForgeTrigger,
+    JiraTrigger, KafkaStart, KafkaTrigger, LARGEST_MAX_BYTES, LARGEST_RATE_PER_MINUTE, MAX_SIGNING_SECRETS,
+    MissedTicks, TriggerConfig, TriggerConfigError, TriggerKind, TriggerSubject, TriggerView, WebhookLimits,
 };
 
 use crate::{ArtifactRef, CloudEvent};

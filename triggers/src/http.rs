@@ -66,8 +66,6 @@ pub struct SourceConfig {
     pub dataset: Option<String>,
     /// The account that acts in our name at the sender's: what it did is not told.
     pub own_account: Option<String>,
-    /// The query of the request's URL, as it came: where some senders show the secret. Never to be logged.
-    pub query: Option<String>,
     /// How requests prove where they come from.
     pub verification: Verification,
     /// The time, for signatures that expire.
@@ -83,7 +81,6 @@ impl SourceConfig {
             default_branch: None,
             dataset: None,
             own_account: None,
-            query: None,
             verification: Verification::Unsigned,
             now,
         }

@@ -435,12 +435,22 @@ pub enum Triggers {
 pub struct NewTrigger {
     /// Its name; for webhooks the last part of the URL
     pub name: String,
-    /// github, cloudevents, standard-webhooks, kafka or cron
+    /// github, gitlab, gitea, forgejo, gogs, bitbucket-cloud, bitbucket-dc, jira, s3, minio, gcs, azure, lakefs,
+    /// huggingface, mlflow, cloudevents, standard-webhooks, kafka or cron
     #[arg(long, value_parser = kind)]
     pub kind: TriggerKind,
-    /// github: the bound repository
+    /// Webhooks of a forge, from github to bitbucket-dc: the bound repository
     #[arg(long, value_name = "NAME")]
     pub repo: Option<String>,
+    /// s3, minio, gcs, azure, lakefs, huggingface: the dataset that it is about [default: the sender's own name]
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// jira: the site's URL [default: the one that a delivery links to]
+    #[arg(long, value_name = "URL")]
+    pub site: Option<String>,
+    /// jira: our own account there, whose doings are not told
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
     /// Webhooks: the secret that signs; given twice, the new one and then the one before it
     #[arg(long = "secret", value_name = "NAME")]
     pub secrets: Vec<String>,
@@ -672,7 +682,8 @@ pub enum Repos {
 /// `triggers translate`.
 #[derive(Debug, Args)]
 pub struct Translate {
-    /// Who sent it: github, cloudevents, standard-webhooks
+    /// Who sent it: github, gitlab, gitea, forgejo, gogs, bitbucket-cloud, bitbucket-dc, jira, s3, minio, gcs, azure,
+    /// lakefs, huggingface, mlflow, cloudevents, standard-webhooks or generic
     #[arg(long)]
     pub provider: Provider,
     /// File with the request's headers, a JSON object [default: none, so the body is judged alone]
@@ -684,6 +695,9 @@ pub struct Translate {
     /// The shared secret; without it nothing is verified
     #[arg(long, value_name = "SECRET")]
     pub secret: Option<String>,
+    /// The query of the request's URL, where some senders show the secret
+    #[arg(long, value_name = "TEXT")]
+    pub query: Option<String>,
 }
 
 /// `bus`.

@@ -84,7 +84,7 @@ fn a_refused_request_tells_the_status_and_the_reason() {
 #[test]
 fn a_wrong_command_line_is_told_apart() {
     let folder = tempfile::tempdir().expect("a folder");
-    for (provider, headers) in [("svn", None), ("jira", None), ("github", Some(json!([])))] {
+    for (provider, headers) in [("svn", None), ("GitHub", None), ("github", Some(json!([])))] {
         let (code, lines, stderr) = seen(&translate(folder.path(), provider, headers.as_ref(), b"{}", &[]));
         assert_eq!((code, lines), (Some(2), vec![]), "{stderr}");
     }

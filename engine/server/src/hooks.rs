@@ -26,6 +26,7 @@ use futures::StreamExt as _;
 use kickwheel_runtime::{Trigger, bus::Receipt};
 use kickwheel_schemas::api::{DEFAULT_MAX_BYTES, Problem, TriggerConfig, TriggerKind, WebhookLimits};
 use kickwheel_triggers::http::{Headers, Refusal as Meaning, cloudevents::handshake::handshake};
+use serde_json::Value;
 
 use self::{limits::Outcome, translation::Translation};
 use crate::{extract::Name, guard::Peer, refusal::Refusal, routes::Door};
@@ -55,8 +56,9 @@ pub async fn receive(State(door): State<Door>, Name(name): Name, request: Reques
         return later(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once; try again", BUSY_RETRY_S);
     };
     let (outcome, response) = match deliver(&door, &name, request).await {
-        Ok(ids) if ids.is_empty() => (Outcome::Nothing, (StatusCode::OK, Json(Ids { ids })).into_response()),
-        Ok(ids) => (Outcome::Accepted, (StatusCode::ACCEPTED, Json(Ids { ids })).into_response()),
+        Ok((_, Some(answer))) => (Outcome::Nothing, (StatusCode::OK, Json(answer)).into_response()),
+        Ok((ids, None)) if ids.is_empty() => (Outcome::Nothing, (StatusCode::OK, Json(Ids { ids })).into_response()),
+        Ok((ids, None)) => (Outcome::Accepted, (StatusCode::ACCEPTED, Json(Ids { ids })).into_response()),
         Err(no) => (Outcome::Refused(no.counted), no.response),
     };
     // Names that do not exist are made up by who asks: they are counted together.
@@ -120,7 +122,8 @@ async fn find(door: &Door, name: &str) -> Result<(Trigger, WebhookLimits), No> {
     Ok((trigger, limits))
 }
 
-async fn deliver(door: &Door, name: &str, request: Request) -> Result<Vec<String>, No> {
+/// The keys of its events, or what is to be answered to a question.
+async fn deliver(door: &Door, name: &str, request: Request) -> Result<(Vec<String>, Option<Value>), No> {
     let (trigger, limits) = find(door, name).await?;
     if limits.unsigned {
         // Without a signature only this keeps a page in somebody's browser from sending.
@@ -133,7 +136,8 @@ async fn deliver(door: &Door, name: &str, request: Request) -> Result<Vec<String
         let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
         No::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", &detail, seconds)
     })?;
-    let (headers, body) = (headers(request.headers()), request.into_body());
+    let headers = headers(request.headers()).with_query(request.uri().query());
+    let body = request.into_body();
     let length = headers.get("content-length").and_then(|v| v.parse().ok());
     let bytes = read(body, length, limits.max_bytes).await?;
     let translation = translation::of_trigger(door, &trigger, translation::Proof::Wanted).await.map_err(|refusal| {
@@ -143,7 +147,8 @@ async fn deliver(door: &Door, name: &str, request: Request) -> Result<Vec<String
     })?;
     let (headers, bytes, meaning) = mean(translation, headers, bytes).await?;
     let events = match meaning {
-        Ok(events) => events,
+        Ok((events, None)) => events,
+        Ok((_, Some(answer))) => return Ok((Vec::new(), Some(answer))),
         Err(no) => {
             if no.status == 401 {
                 rates.give_back(name, limits.rate_per_minute);
@@ -153,14 +158,14 @@ async fn deliver(door: &Door, name: &str, request: Request) -> Result<Vec<String
             return Err(refused(door, &format!("http:{name}"), proved, no, &headers, bytes).await);
         }
     };
-    accept(door, channel(&trigger), events).await
+    accept(door, channel(&trigger), events).await.map(|ids| (ids, None))
 }
 
 /// How the events came: what is pushed is told by several channels, and each has a name of its own.
 fn channel(trigger: &Trigger) -> &'static str {
     match trigger.config.as_ref().map(TriggerConfig::kind) {
-        Ok(TriggerKind::Github | TriggerKind::StandardWebhooks) => "webhook",
         Ok(TriggerKind::Cloudevents | TriggerKind::Kafka | TriggerKind::Cron) | Err(_) => "http",
+        Ok(_) => "webhook",
     }
 }
 
@@ -185,14 +190,21 @@ async fn accept(door: &Door, channel: &str, events: Vec<kickwheel_schemas::Cloud
     Ok(ids)
 }
 
+/// The events of a request, or the answer to a question.
+type Meant = (Vec<kickwheel_schemas::CloudEvent>, Option<Value>);
+
 /// Translates away from the threads that answer others: a large body takes a while.
 async fn mean(
     translation: Translation,
     headers: Headers,
     bytes: Bytes,
-) -> Result<(Headers, Bytes, Result<Vec<kickwheel_schemas::CloudEvent>, Meaning>), No> {
+) -> Result<(Headers, Bytes, Result<Meant, Meaning>), No> {
     let translated = tokio::task::spawn_blocking(move || {
-        let meaning = translation.translate(&headers, &bytes);
+        let meaning = translation.translate(&headers, &bytes).and_then(|events| {
+            // Who tells something asks nothing.
+            let answer = if events.is_empty() { translation.answer(&headers, &bytes)? } else { None };
+            Ok((events, answer))
+        });
         (headers, bytes, meaning)
     });
     translated.await.map_err(|_| {
@@ -275,8 +287,8 @@ pub async fn ask(State(door): State<Door>, Name(name): Name, map: HeaderMap) -> 
         Ok(found) => found,
         Err(no) => return no.response,
     };
-    if !matches!(trigger.config, Ok(TriggerConfig::Cloudevents(_))) {
-        let detail = "only triggers of the kind cloudevents are asked before they are sent to; send by POST";
+    if !matches!(trigger.config, Ok(TriggerConfig::Cloudevents(_) | TriggerConfig::Azure(_))) {
+        let detail = "only triggers of the kinds cloudevents and azure are asked before they are sent to; send by POST";
         let mut response = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response();
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
         return response;
@@ -309,7 +321,7 @@ pub async fn events(State(door): State<Door>, request: Request) -> Response {
         let bytes = read(body, length, DEFAULT_MAX_BYTES).await?;
         let (headers, bytes, meaning) = mean(translation::of_events(), headers, bytes).await?;
         match meaning {
-            Ok(events) => accept(&door, "http", events).await,
+            Ok((events, _)) => accept(&door, "http", events).await,
             Err(no) => Err(refused(&door, EVENTS_ORIGIN, "token", no, &headers, bytes).await),
         }
     };

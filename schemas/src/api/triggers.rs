@@ -27,8 +27,36 @@ const MAX_TOPIC_BYTES: usize = 249;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum TriggerConfig {
-    /// Webhooks of GitHub, or of a forge that speaks its format.
-    Github(GithubTrigger),
+    /// Webhooks of GitHub.
+    Github(ForgeTrigger),
+    /// Webhooks and system hooks of GitLab.
+    Gitlab(ForgeTrigger),
+    /// Webhooks of Gitea.
+    Gitea(ForgeTrigger),
+    /// Webhooks of Forgejo.
+    Forgejo(ForgeTrigger),
+    /// Webhooks of Gogs.
+    Gogs(ForgeTrigger),
+    /// Webhooks of Bitbucket Cloud.
+    BitbucketCloud(ForgeTrigger),
+    /// Webhooks of Bitbucket Data Center.
+    BitbucketDc(ForgeTrigger),
+    /// Webhooks of Jira, its Automation and its post-functions.
+    Jira(JiraTrigger),
+    /// Notifications of S3, through SNS, SQS or EventBridge, or as they are.
+    S3(DatasetTrigger),
+    /// Notifications of MinIO.
+    Minio(DatasetTrigger),
+    /// Notifications of Google Cloud Storage.
+    Gcs(DatasetTrigger),
+    /// Azure Blob Storage's events, by Event Grid.
+    Azure(DatasetTrigger),
+    /// Webhooks of lakeFS's actions.
+    Lakefs(DatasetTrigger),
+    /// Webhooks of the Hugging Face Hub.
+    Huggingface(DatasetTrigger),
+    /// Webhooks of MLflow's model registry.
+    Mlflow(WebhookLimits),
     /// CloudEvents over HTTP.
     Cloudevents(WebhookLimits),
     /// Webhooks signed as Standard Webhooks says, with any JSON in them.
@@ -39,36 +67,117 @@ pub enum TriggerConfig {
     Cron(CronTriggerConfig),
 }
 
-/// The kinds of triggers.
+/// The kinds of triggers: a member for each of [`TriggerConfig`]'s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)] // Their names say it.
 pub enum TriggerKind {
-    /// See [`TriggerConfig::Github`].
     Github,
-    /// See [`TriggerConfig::Cloudevents`].
+    Gitlab,
+    Gitea,
+    Forgejo,
+    Gogs,
+    BitbucketCloud,
+    BitbucketDc,
+    Jira,
+    S3,
+    Minio,
+    Gcs,
+    Azure,
+    Lakefs,
+    Huggingface,
+    Mlflow,
     Cloudevents,
-    /// See [`TriggerConfig::StandardWebhooks`].
     StandardWebhooks,
-    /// See [`TriggerConfig::Kafka`].
     Kafka,
-    /// See [`TriggerConfig::Cron`].
     Cron,
 }
 
 impl TriggerKind {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Github, Self::Cloudevents, Self::StandardWebhooks, Self::Kafka, Self::Cron];
+    pub const ALL: [Self; 19] = [
+        Self::Github,
+        Self::Gitlab,
+        Self::Gitea,
+        Self::Forgejo,
+        Self::Gogs,
+        Self::BitbucketCloud,
+        Self::BitbucketDc,
+        Self::Jira,
+        Self::S3,
+        Self::Minio,
+        Self::Gcs,
+        Self::Azure,
+        Self::Lakefs,
+        Self::Huggingface,
+        Self::Mlflow,
+        Self::Cloudevents,
+        Self::StandardWebhooks,
+        Self::Kafka,
+        Self::Cron,
+    ];
 
     /// As it is stored and typed.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Github => "github",
+            Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Forgejo => "forgejo",
+            Self::Gogs => "gogs",
+            Self::BitbucketCloud => "bitbucket-cloud",
+            Self::BitbucketDc => "bitbucket-dc",
+            Self::Jira => "jira",
+            Self::S3 => "s3",
+            Self::Minio => "minio",
+            Self::Gcs => "gcs",
+            Self::Azure => "azure",
+            Self::Lakefs => "lakefs",
+            Self::Huggingface => "huggingface",
+            Self::Mlflow => "mlflow",
             Self::Cloudevents => "cloudevents",
             Self::StandardWebhooks => "standard-webhooks",
             Self::Kafka => "kafka",
             Self::Cron => "cron",
         }
     }
+
+    /// What a trigger of this kind may be told beside who may send and how much.
+    pub fn subject(self) -> TriggerSubject {
+        match self {
+            Self::Github
+            | Self::Gitlab
+            | Self::Gitea
+            | Self::Forgejo
+            | Self::Gogs
+            | Self::BitbucketCloud
+            | Self::BitbucketDc => TriggerSubject::Repo,
+            Self::Jira => TriggerSubject::Site,
+            Self::S3 | Self::Minio | Self::Gcs | Self::Azure | Self::Lakefs | Self::Huggingface => {
+                TriggerSubject::Dataset
+            }
+            Self::Mlflow | Self::Cloudevents | Self::StandardWebhooks => TriggerSubject::Sender,
+            Self::Kafka => TriggerSubject::Topic,
+            Self::Cron => TriggerSubject::Schedule,
+        }
+    }
+}
+
+/// What a trigger is about, which says what it may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TriggerSubject {
+    /// A bound repository: its webhooks.
+    Repo,
+    /// A Jira site: its webhooks.
+    Site,
+    /// A dataset, or the bucket's own name: webhooks.
+    Dataset,
+    /// Whatever the sender says: webhooks.
+    Sender,
+    /// A topic that is read.
+    Topic,
+    /// A schedule.
+    Schedule,
 }
 
 /// Who may send to a webhook trigger, and how much.
@@ -108,11 +217,36 @@ fn default_rate() -> u32 {
     DEFAULT_RATE_PER_MINUTE
 }
 
-/// A `github` trigger.
+/// A trigger for the webhooks of a forge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct GithubTrigger {
+pub struct ForgeTrigger {
     /// The bound repository whose webhook this is: its URL is the events' source, whatever a payload claims.
     pub repo: String,
+    /// Who may send, and how much.
+    #[serde(flatten)]
+    pub limits: WebhookLimits,
+}
+
+/// A `jira` trigger.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct JiraTrigger {
+    /// The site's URL, which becomes the events' source; none: the one that a payload links to.
+    #[serde(default)]
+    pub site: Option<String>,
+    /// Our own account there: what it does is not told, so that nobody answers himself.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// Who may send, and how much.
+    #[serde(flatten)]
+    pub limits: WebhookLimits,
+}
+
+/// A trigger for what a dataset's keeper tells.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DatasetTrigger {
+    /// The dataset that it is about; none: the sender's own names, of a bucket or a repository.
+    #[serde(default)]
+    pub dataset: Option<String>,
     /// Who may send, and how much.
     #[serde(flatten)]
     pub limits: WebhookLimits,
@@ -197,6 +331,20 @@ impl TriggerConfig {
     pub fn kind(&self) -> TriggerKind {
         match self {
             Self::Github(_) => TriggerKind::Github,
+            Self::Gitlab(_) => TriggerKind::Gitlab,
+            Self::Gitea(_) => TriggerKind::Gitea,
+            Self::Forgejo(_) => TriggerKind::Forgejo,
+            Self::Gogs(_) => TriggerKind::Gogs,
+            Self::BitbucketCloud(_) => TriggerKind::BitbucketCloud,
+            Self::BitbucketDc(_) => TriggerKind::BitbucketDc,
+            Self::Jira(_) => TriggerKind::Jira,
+            Self::S3(_) => TriggerKind::S3,
+            Self::Minio(_) => TriggerKind::Minio,
+            Self::Gcs(_) => TriggerKind::Gcs,
+            Self::Azure(_) => TriggerKind::Azure,
+            Self::Lakefs(_) => TriggerKind::Lakefs,
+            Self::Huggingface(_) => TriggerKind::Huggingface,
+            Self::Mlflow(_) => TriggerKind::Mlflow,
             Self::Cloudevents(_) => TriggerKind::Cloudevents,
             Self::StandardWebhooks(_) => TriggerKind::StandardWebhooks,
             Self::Kafka(_) => TriggerKind::Kafka,
@@ -204,21 +352,62 @@ impl TriggerConfig {
         }
     }
 
+    /// What it is about, with who may send to it.
+    fn parts(&self) -> Parts<'_> {
+        match self {
+            Self::Github(forge)
+            | Self::Gitlab(forge)
+            | Self::Gitea(forge)
+            | Self::Forgejo(forge)
+            | Self::Gogs(forge)
+            | Self::BitbucketCloud(forge)
+            | Self::BitbucketDc(forge) => Parts::Repo(forge),
+            Self::Jira(jira) => Parts::Site(jira),
+            Self::S3(dataset)
+            | Self::Minio(dataset)
+            | Self::Gcs(dataset)
+            | Self::Azure(dataset)
+            | Self::Lakefs(dataset)
+            | Self::Huggingface(dataset) => Parts::Dataset(dataset),
+            Self::Mlflow(limits) | Self::Cloudevents(limits) | Self::StandardWebhooks(limits) => Parts::Sender(limits),
+            Self::Kafka(kafka) => Parts::Topic(kafka),
+            Self::Cron(cron) => Parts::Schedule(cron),
+        }
+    }
+
+    /// The bound repository that it is about.
+    pub fn repo(&self) -> Option<&str> {
+        match self.parts() {
+            Parts::Repo(forge) => Some(&forge.repo),
+            Parts::Site(_) | Parts::Dataset(_) | Parts::Sender(_) | Parts::Topic(_) | Parts::Schedule(_) => None,
+        }
+    }
+
+    /// The dataset that it is about.
+    pub fn dataset(&self) -> Option<&str> {
+        match self.parts() {
+            Parts::Dataset(dataset) => dataset.dataset.as_deref(),
+            Parts::Repo(_) | Parts::Site(_) | Parts::Sender(_) | Parts::Topic(_) | Parts::Schedule(_) => None,
+        }
+    }
+
     /// Who may send to it, and how much; none for those that nobody sends to.
     pub fn limits(&self) -> Option<&WebhookLimits> {
-        match self {
-            Self::Github(github) => Some(&github.limits),
-            Self::Cloudevents(limits) | Self::StandardWebhooks(limits) => Some(limits),
-            Self::Kafka(_) | Self::Cron(_) => None,
+        match self.parts() {
+            Parts::Repo(forge) => Some(&forge.limits),
+            Parts::Site(jira) => Some(&jira.limits),
+            Parts::Dataset(dataset) => Some(&dataset.limits),
+            Parts::Sender(limits) => Some(limits),
+            Parts::Topic(_) | Parts::Schedule(_) => None,
         }
     }
 
     /// Names of all secrets that it needs.
     pub fn secrets(&self) -> Vec<&str> {
         let signing = self.limits().into_iter().flat_map(|limits| limits.secrets.iter());
-        let properties = match self {
-            Self::Kafka(kafka) => Some(kafka.secret_properties.values()),
-            Self::Github(_) | Self::Cloudevents(_) | Self::StandardWebhooks(_) | Self::Cron(_) => None,
+        let properties = match self.parts() {
+            Parts::Topic(kafka) => Some(kafka.secret_properties.values()),
+            Parts::Repo(_) | Parts::Site(_) | Parts::Dataset(_) | Parts::Sender(_) | Parts::Schedule(_) => None,
         };
         signing.chain(properties.into_iter().flatten()).map(String::as_str).collect()
     }
@@ -228,15 +417,45 @@ impl TriggerConfig {
         if let Some(limits) = self.limits() {
             limits.check()?;
         }
-        match self {
-            Self::Github(github) if github.repo.is_empty() => {
-                refuse("a github trigger needs the name of a bound repository: give --repo NAME")
+        match self.parts() {
+            Parts::Repo(forge) if forge.repo.is_empty() => refuse(format!(
+                "a {} trigger needs the name of a bound repository: give --repo NAME",
+                self.kind().as_str()
+            )),
+            Parts::Site(jira) => jira.check(),
+            Parts::Dataset(dataset) if dataset.dataset.as_deref().is_some_and(|name| name.trim().is_empty()) => {
+                refuse("the name of the dataset is empty; give --dataset NAME, or leave it away")
             }
-            Self::Kafka(kafka) => kafka.check(),
-            Self::Cron(cron) if cron.schedule.trim().is_empty() => {
+            Parts::Topic(kafka) => kafka.check(),
+            Parts::Schedule(cron) if cron.schedule.trim().is_empty() => {
                 refuse("a cron trigger needs a schedule: give --schedule \"0 3 * * *\"")
             }
-            Self::Github(_) | Self::Cloudevents(_) | Self::StandardWebhooks(_) | Self::Cron(_) => Ok(()),
+            Parts::Repo(_) | Parts::Dataset(_) | Parts::Sender(_) | Parts::Schedule(_) => Ok(()),
+        }
+    }
+}
+
+/// The shapes that configurations have.
+enum Parts<'c> {
+    Repo(&'c ForgeTrigger),
+    Site(&'c JiraTrigger),
+    Dataset(&'c DatasetTrigger),
+    Sender(&'c WebhookLimits),
+    Topic(&'c KafkaTrigger),
+    Schedule(&'c CronTriggerConfig),
+}
+
+impl JiraTrigger {
+    fn check(&self) -> Result<(), TriggerConfigError> {
+        let url = |site: &str| {
+            let host = site.strip_prefix("https://").or_else(|| site.strip_prefix("http://")).unwrap_or_default();
+            !host.is_empty() && !host.starts_with('/') && !site.ends_with('/')
+        };
+        match &self.site {
+            Some(site) if !url(site) => refuse(format!(
+                "{site:?} is no site; give it as in https://example.atlassian.net, without a slash after it"
+            )),
+            Some(_) | None => Ok(()),
         }
     }
 }
@@ -368,6 +587,7 @@ mod tests {
     #[test]
     fn an_unknown_setting_or_kind_is_refused() {
         for wrong in [
+            json!({"kind": "generic", "unsigned": true}),
             json!({"kind": "cron", "schedule": "@daily", "zone": "UTC"}),
             json!({"kind": "cloudevents", "secret": "x"}),
             json!({"kind": "gitbucket"}),
@@ -393,6 +613,12 @@ mod tests {
         check(json!({"kind": "cloudevents", "secrets": ["a"], "max_bytes": 0}), Some("0 bytes"));
         check(json!({"kind": "cloudevents", "secrets": ["a"], "rate_per_minute": 0}), Some("rate"));
         check(json!({"kind": "github", "repo": "", "unsigned": true}), Some("--repo"));
+        check(json!({"kind": "gitea", "repo": "", "unsigned": true}), Some("a gitea trigger"));
+        check(json!({"kind": "jira", "secrets": ["a"]}), None);
+        check(json!({"kind": "jira", "secrets": ["a"], "site": "https://x.example", "account": "5b1"}), None);
+        check(json!({"kind": "jira", "secrets": ["a"], "site": "x.example"}), Some("is no site"));
+        check(json!({"kind": "s3", "secrets": ["a"], "dataset": " "}), Some("--dataset"));
+        check(json!({"kind": "minio", "dataset": "raw"}), Some("--unsigned"));
         check(json!({"kind": "kafka", "topic": "orders"}), None);
         check(json!({"kind": "kafka", "topic": "or ders"}), Some("topic"));
         check(json!({"kind": "kafka", "topic": "a", "record_type": "dev.kickwheel.git.x"}), Some("of yours"));

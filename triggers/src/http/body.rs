@@ -8,6 +8,9 @@ use super::{Headers, MAX_EVENT_BYTES, Refusal};
 /// Deepest nesting that is taken. What is stored is read again with a limit of 128, the event's own levels included.
 const MAX_DEPTH: usize = 64;
 
+/// Longest reason that repeats what a sender wrote.
+const MAX_REASON_CHARS: usize = 300;
+
 /// The body as JSON.
 pub(super) fn json(bytes: &[u8]) -> Result<Value, Refusal> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| {
@@ -134,7 +137,9 @@ pub(super) fn digest_id(body: &[u8]) -> String {
 
 /// What the engine needs of every event: its attributes, no control characters in them, a bounded size.
 pub(super) fn check_event(event: &CloudEvent) -> Result<(), Refusal> {
-    event.check().map_err(|error| Refusal::kept("event_invalid", format!("failed to {error}")))?;
+    // What it says may repeat a sender's text, of any length.
+    let short = |error: String| error.chars().take(MAX_REASON_CHARS).collect::<String>();
+    event.check().map_err(|error| Refusal::kept("event_invalid", short(format!("failed to {error}"))))?;
     let optional = [
         ("subject", event.subject.as_deref()),
         ("time", event.time.as_deref()),

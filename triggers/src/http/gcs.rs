@@ -30,7 +30,7 @@ pub fn translate(config: &SourceConfig, headers: &Headers, bytes: &[u8]) -> Resu
             let reason = format!("{} messages are too many, at most {MAX_EVENTS} are taken at once", messages.len());
             return Err(Refusal::new(413, "body_too_large", reason));
         }
-        let changes = messages.iter().map(|received| message(received));
+        let changes = messages.iter().map(message);
         let changes = changes.collect::<Result<Vec<_>, _>>()?;
         return Ok(changes.into_iter().flatten().map(|change| change.event(config)).collect());
     }

@@ -1,17 +1,31 @@
 //! The headers of a request.
 
+use std::fmt;
+
 use serde_json::Value;
 
 /// Most characters of a foreign text that a reason repeats.
 const MAX_QUOTED_CHARS: usize = 80;
 
-/// Headers in their order; names are compared without regard to case.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+/// What comes before a body: headers in their order, whose names are compared without regard to case, and the query of the
+/// URL, where some senders show the secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers {
+    pairs: Vec<(String, String)>,
+    query: Option<String>,
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither values nor the query: they hold secrets.
+        f.debug_set().entries(self.pairs.iter().map(|(name, _)| name)).finish_non_exhaustive()
+    }
+}
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+        let pairs = pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        Self { pairs, query: None }
     }
 }
 
@@ -32,17 +46,28 @@ impl Headers {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => return Err(wrong()),
             }
         }
-        Ok(Self(pairs))
+        Ok(Self { pairs, query: None })
+    }
+
+    /// With the query of the request's URL, as it came. It is never kept with a body.
+    #[must_use]
+    pub fn with_query(self, query: Option<&str>) -> Self {
+        Self { query: query.map(str::to_owned), ..self }
+    }
+
+    /// The query of the request's URL.
+    pub fn query(&self) -> Option<&str> {
+        self.query.as_deref()
     }
 
     /// Whether there is none: then the body is judged alone.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs.is_empty()
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// The value of a header, blanks around it taken off; the first one where it occurs more than once.

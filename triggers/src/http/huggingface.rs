@@ -51,15 +51,22 @@ pub fn translate(config: &SourceConfig, headers: &Headers, bytes: &[u8]) -> Resu
     let mut events = Vec::new();
     for (index, moved) in refs.iter().enumerate() {
         let (old, new) = (body::maybe_text(moved, "oldSha")?, body::maybe_text(moved, "newSha")?);
-        let told = match (body::text(moved, "ref")?, old, new) {
-            (_, _, None) => continue,
-            (_, Some(old), Some(new)) if old == new => continue,
-            (MAIN, old, Some(_)) => Told::Version { previous: old.map(str::to_owned) },
-            (_, None, Some(_)) => Told::Ref,
-            (_, Some(_), Some(_)) => continue,
+        let reference = body::text(moved, "ref")?;
+        // What is gone, or where it was, is no version.
+        let Some(new) = new.filter(|new| old != Some(new)) else { continue };
+        let told = match old {
+            old if reference == MAIN => Told::Version { previous: old.map(str::to_owned) },
+            None => Told::Ref,
+            Some(_) => continue,
         };
-        let id = numbered(&id, index, refs.len());
-        events.extend(new.map(|new| versions::event(config, (uri.clone(), &id), &name, told, new, action)));
+        events.push(versions::event(
+            config,
+            (uri.clone(), &numbered(&id, index, refs.len())),
+            &name,
+            told,
+            new,
+            action,
+        ));
     }
     Ok(events)
 }

@@ -35,7 +35,7 @@ pub fn verify(config: &SourceConfig, headers: &Headers) -> Result<(), Refusal> {
     if let Some(value) = only(HEADER)? {
         return plain(HEADER, value, &secrets);
     }
-    let query = config.query.as_deref().unwrap_or_default();
+    let query = headers.query().unwrap_or_default();
     let mut shown = url::form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| PARAMETERS.contains(&name.as_ref()))
         .map(|(_, value)| value);

@@ -1,10 +1,14 @@
 //! Requests and what they become: our own fixtures, the recorded ones where they are at hand, and hostile ones.
 
 mod cloudevents;
+mod forges;
 mod github;
 mod hostile;
+mod jira;
+mod proofs;
 mod recorded;
 mod signatures;
+mod stores;
 
 use kickwheel_schemas::{CloudEvent, Millis};
 use serde_json::Value;

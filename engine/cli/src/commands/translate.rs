@@ -24,11 +24,13 @@ pub fn translate(request: &Translate) -> Outcome {
         Some(file) => headers(file)?,
         None => Headers::default(),
     };
+    let headers = headers.with_query(request.query.as_deref());
     let body = read(&request.body, MAX_BODY_BYTES)?;
     let mut config = SourceConfig::unverified(Millis::now());
     if let Some(secret) = &request.secret {
         let current = Secret::new(secret.as_bytes());
-        config.verification = Verification::Secret { current, previous: None, legacy_sha1: false };
+        // As at the door.
+        config.verification = Verification::Secret { current, previous: None, legacy_sha1: true };
     }
     let events = http::translate(request.provider, &config, &headers, &body).map_err(|refusal| {
         Failure::new(Exit::Failed, refusal.code, format!("HTTP {}: {}", refusal.status, refusal.reason))

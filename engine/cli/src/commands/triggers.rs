@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use kickwheel_schemas::api::{
-    AddTrigger, CronTriggerConfig, GithubTrigger, KafkaTrigger, Page, TriggerConfig, TriggerKind, TriggerView,
-    WebhookLimits,
+    AddTrigger, CronTriggerConfig, DatasetTrigger, ForgeTrigger, JiraTrigger, KafkaTrigger, Page, TriggerConfig,
+    TriggerKind, TriggerSubject, TriggerView, WebhookLimits,
 };
 
 use super::{Session, translate};
@@ -80,11 +80,14 @@ fn config(new: NewTrigger) -> Result<TriggerConfig, Failure> {
     let foreign = |given: bool, option: &str| {
         if given { Err(Failure::usage(format!("a {} trigger has no {option}", kind.as_str()))) } else { Ok(()) }
     };
-    let webhook = match kind {
-        TriggerKind::Github | TriggerKind::Cloudevents | TriggerKind::StandardWebhooks => true,
-        TriggerKind::Kafka | TriggerKind::Cron => false,
+    let subject = kind.subject();
+    let webhook = match subject {
+        TriggerSubject::Repo | TriggerSubject::Site | TriggerSubject::Dataset | TriggerSubject::Sender => true,
+        TriggerSubject::Topic | TriggerSubject::Schedule => false,
     };
-    foreign(new.repo.is_some() && kind != TriggerKind::Github, "--repo")?;
+    foreign(new.repo.is_some() && subject != TriggerSubject::Repo, "--repo")?;
+    foreign(new.dataset.is_some() && subject != TriggerSubject::Dataset, "--dataset")?;
+    foreign((new.site.is_some() || new.account.is_some()) && subject != TriggerSubject::Site, "--site or --account")?;
     foreign(!webhook && !new.secrets.is_empty(), "--secret")?;
     foreign(!webhook && new.unsigned, "--unsigned")?;
     foreign(!webhook && new.max_bytes.is_some(), "--max-bytes")?;
@@ -100,8 +103,26 @@ fn config(new: NewTrigger) -> Result<TriggerConfig, Failure> {
     let mut limits = WebhookLimits { secrets: new.secrets, unsigned: new.unsigned, ..WebhookLimits::default() };
     limits.max_bytes = new.max_bytes.unwrap_or(limits.max_bytes);
     limits.rate_per_minute = new.rate.unwrap_or(limits.rate_per_minute);
+    let forge = |repo: Option<String>, limits: WebhookLimits| -> Result<ForgeTrigger, Failure> {
+        Ok(ForgeTrigger { repo: needed(repo, "--repo NAME")?, limits })
+    };
+    let dataset = |dataset: Option<String>, limits: WebhookLimits| DatasetTrigger { dataset, limits };
     let config = match kind {
-        TriggerKind::Github => TriggerConfig::Github(GithubTrigger { repo: needed(new.repo, "--repo NAME")?, limits }),
+        TriggerKind::Github => TriggerConfig::Github(forge(new.repo, limits)?),
+        TriggerKind::Gitlab => TriggerConfig::Gitlab(forge(new.repo, limits)?),
+        TriggerKind::Gitea => TriggerConfig::Gitea(forge(new.repo, limits)?),
+        TriggerKind::Forgejo => TriggerConfig::Forgejo(forge(new.repo, limits)?),
+        TriggerKind::Gogs => TriggerConfig::Gogs(forge(new.repo, limits)?),
+        TriggerKind::BitbucketCloud => TriggerConfig::BitbucketCloud(forge(new.repo, limits)?),
+        TriggerKind::BitbucketDc => TriggerConfig::BitbucketDc(forge(new.repo, limits)?),
+        TriggerKind::Jira => TriggerConfig::Jira(JiraTrigger { site: new.site, account: new.account, limits }),
+        TriggerKind::S3 => TriggerConfig::S3(dataset(new.dataset, limits)),
+        TriggerKind::Minio => TriggerConfig::Minio(dataset(new.dataset, limits)),
+        TriggerKind::Gcs => TriggerConfig::Gcs(dataset(new.dataset, limits)),
+        TriggerKind::Azure => TriggerConfig::Azure(dataset(new.dataset, limits)),
+        TriggerKind::Lakefs => TriggerConfig::Lakefs(dataset(new.dataset, limits)),
+        TriggerKind::Huggingface => TriggerConfig::Huggingface(dataset(new.dataset, limits)),
+        TriggerKind::Mlflow => TriggerConfig::Mlflow(limits),
         TriggerKind::Cloudevents => TriggerConfig::Cloudevents(limits),
         TriggerKind::StandardWebhooks => TriggerConfig::StandardWebhooks(limits),
         TriggerKind::Kafka => TriggerConfig::Kafka(KafkaTrigger {
@@ -176,6 +197,24 @@ mod tests {
             Ok(r#"{"kind": "cron", "schedule": "@daily", "timezone": "Europe/Berlin", "missed": "all",
                 "deadline_ms": 3600000}"#),
         );
+        check(
+            "--kind bitbucket-dc --repo churn --unsigned",
+            Ok(r#"{"kind": "bitbucket-dc", "repo": "churn", "secrets": [], "unsigned": true, "max_bytes": 5242880,
+                "rate_per_minute": 6000}"#),
+        );
+        check(
+            "--kind jira --secret j --site https://x.example --account 5b1",
+            Ok(r#"{"kind": "jira", "site": "https://x.example", "account": "5b1", "secrets": ["j"], "unsigned": false,
+                "max_bytes": 5242880, "rate_per_minute": 6000}"#),
+        );
+        check(
+            "--kind huggingface --secret h --dataset churn/raw",
+            Ok(r#"{"kind": "huggingface", "dataset": "churn/raw", "secrets": ["h"], "unsigned": false,
+                "max_bytes": 5242880, "rate_per_minute": 6000}"#),
+        );
+        check("--kind gitea --unsigned", Err("--repo"));
+        check("--kind jira --secret j --dataset x", Err("no --dataset"));
+        check("--kind s3 --secret j --site https://x.example", Err("no --site"));
         check("--kind cloudevents", Err("--unsigned"));
         check("--kind cloudevents --unsigned --repo churn", Err("no --repo"));
         check("--kind cron --schedule @daily --secret a", Err("no --secret"));

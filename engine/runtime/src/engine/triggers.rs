@@ -77,27 +77,24 @@ impl Engine {
         for secret in add.config.secrets() {
             self.secret_for_engine(secret).await?;
         }
-        match &add.config {
-            TriggerConfig::Github(github) => {
-                self.bound_repo(&github.repo).await?;
+        if let Some(repo) = add.config.repo() {
+            self.bound_repo(repo).await?;
+        }
+        if let TriggerConfig::Cron(cron) = &add.config {
+            let schedule = Schedule::parse(&cron.schedule, &cron.timezone);
+            let schedule = schedule.map_err(|e| invalid(format!("cannot {e}")))?;
+            if schedule.next_after(Millis::now()).is_none() {
+                return Err(invalid(format!("the schedule {:?} is never due", cron.schedule)));
             }
-            TriggerConfig::Cron(cron) => {
-                let schedule = Schedule::parse(&cron.schedule, &cron.timezone);
-                let schedule = schedule.map_err(|e| invalid(format!("cannot {e}")))?;
-                if schedule.next_after(Millis::now()).is_none() {
-                    return Err(invalid(format!("the schedule {:?} is never due", cron.schedule)));
-                }
-                if self.shared.registry().named(&add.name).is_some() {
-                    return Err(ApiError::Conflict {
-                        code: "trigger_name",
-                        detail: format!(
-                            "there is a workflow {:?}, and the ticks of its own `on.cron` have that name; take another",
-                            add.name
-                        ),
-                    });
-                }
+            if self.shared.registry().named(&add.name).is_some() {
+                return Err(ApiError::Conflict {
+                    code: "trigger_name",
+                    detail: format!(
+                        "there is a workflow {:?}, and the ticks of its own `on.cron` have that name; take another",
+                        add.name
+                    ),
+                });
             }
-            TriggerConfig::Cloudevents(_) | TriggerConfig::StandardWebhooks(_) | TriggerConfig::Kafka(_) => {}
         }
         let put = PutTrigger {
             project: DEFAULT_PROJECT.to_owned(),

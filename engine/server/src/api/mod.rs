@@ -9,6 +9,7 @@ pub mod front;
 pub mod quarantine;
 pub mod registry;
 pub mod runs;
+mod settings;
 pub mod state;
 pub mod tokens;
 pub mod triggers;

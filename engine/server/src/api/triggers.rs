@@ -2,9 +2,9 @@
 
 use axum::{Json, extract::State, http::StatusCode};
 use kickwheel_runtime::Trigger;
-use kickwheel_schemas::api::{AddTrigger, Page, Problem, TriggerConfig, TriggerView, WebhookLimits};
+use kickwheel_schemas::api::{AddTrigger, Page, Problem, TriggerConfig, TriggerView};
 
-use super::Answer;
+use super::{Answer, settings};
 use crate::{
     extract::{Body, Name},
     routes::Door,
@@ -82,36 +82,7 @@ fn view(door: &Door, trigger: Trigger) -> TriggerView {
 
 /// What to do at the sender's, in its own words.
 fn steps(config: &TriggerConfig, url: &str) -> Vec<String> {
-    let mut steps = match config {
-        TriggerConfig::Github(github) => vec![
-            "On GitHub, open the repository's Settings, then Webhooks, then Add webhook".to_owned(),
-            format!("Payload URL: {url}"),
-            "Content type: application/json".to_owned(),
-            secret("Secret", &github.limits),
-            "SSL verification: leave it enabled".to_owned(),
-            "Which events: Let me select individual events, then Pushes and Pull requests".to_owned(),
-            "Active: ticked; then Add webhook. GitHub sends a ping at once: Recent Deliveries shows 200".to_owned(),
-        ],
-        TriggerConfig::Cloudevents(limits) => vec![
-            format!("Let the sender POST CloudEvents 1.0 (binary, structured or batched) to {url}"),
-            secret("Header `Authorization: Bearer …`, or a Standard Webhooks signature, with", limits),
-            "The OPTIONS handshake of the CloudEvents webhook specification is answered".to_owned(),
-        ],
-        TriggerConfig::StandardWebhooks(limits) => vec![
-            format!("Let the sender POST to {url}"),
-            secret("Signing secret (`whsec_…`)", limits),
-            "Each body becomes one event: `type` and `data` are its own".to_owned(),
-        ],
-        TriggerConfig::Kafka(kafka) => vec![format!(
-            "Records of the topic {} of {} become events; `kickwheel doctor` says how far it is read",
-            kafka.topic,
-            kafka.brokers.as_deref().unwrap_or("the engine's own brokers")
-        )],
-        TriggerConfig::Cron(cron) => vec![format!(
-            "Each tick of {:?} in {} is an event of the type dev.kickwheel.cron.tick",
-            cron.schedule, cron.timezone
-        )],
-    };
+    let mut steps = settings::steps(config, url);
     if config.limits().is_some_and(|limits| limits.unsigned) {
         steps.insert(
             0,
@@ -121,23 +92,16 @@ fn steps(config: &TriggerConfig, url: &str) -> Vec<String> {
     steps
 }
 
-fn secret(label: &str, limits: &WebhookLimits) -> String {
-    match limits.secrets.first() {
-        Some(name) => format!("{label}: the value of the secret {name}"),
-        None => format!("{label}: leave it empty"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use kickwheel_schemas::api::GithubTrigger;
+    use kickwheel_schemas::api::{ForgeTrigger, WebhookLimits};
 
     use super::*;
 
     #[test]
     fn the_steps_name_the_url_and_the_secret_and_warn_where_there_is_none() {
         let limits = WebhookLimits { secrets: vec!["hook".to_owned()], ..WebhookLimits::default() };
-        let github = |limits| TriggerConfig::Github(GithubTrigger { repo: "churn".to_owned(), limits });
+        let github = |limits| TriggerConfig::Github(ForgeTrigger { repo: "churn".to_owned(), limits });
         let text = steps(&github(limits), "https://kick.example/hooks/churn").join("\n");
         assert!(
             text.contains("Payload URL: https://kick.example/hooks/churn") && text.contains("secret hook"),

@@ -5,9 +5,12 @@
 use kickwheel_runtime::{ApiError, Trigger};
 use kickwheel_schemas::{
     CloudEvent, Millis,
-    api::{TriggerConfig, WebhookLimits},
+    api::{TriggerConfig, TriggerKind, WebhookLimits},
 };
-use kickwheel_triggers::http::{Headers, Provider, Refusal as Meaning, Secret, SourceConfig, Verification, translate};
+use kickwheel_triggers::http::{
+    Headers, Provider, Refusal as Meaning, Secret, SourceConfig, Verification, answer, translate,
+};
+use serde_json::Value;
 
 use crate::{refusal::Refusal, routes::Door};
 
@@ -31,6 +34,11 @@ impl Translation {
     pub fn translate(&self, headers: &Headers, body: &[u8]) -> Result<Vec<CloudEvent>, Meaning> {
         translate(self.provider, &self.source, headers, body)
     }
+
+    /// The body of the answer to a request that asks something, instead of telling.
+    pub fn answer(&self, headers: &Headers, body: &[u8]) -> Result<Option<Value>, Meaning> {
+        answer(self.provider, &self.source, headers, body)
+    }
 }
 
 /// For `/events`, whose senders prove themselves by a token.
@@ -41,30 +49,57 @@ pub fn of_events() -> Translation {
 /// For a webhook trigger; opens its secrets.
 pub async fn of_trigger(door: &Door, trigger: &Trigger, proof: Proof) -> Result<Translation, Refusal> {
     let mut source = SourceConfig::unverified(Millis::now());
-    let (provider, limits) = match &trigger.config {
-        Ok(TriggerConfig::Github(github)) => {
-            let repo = door.engine().bound_repo(&github.repo).await?;
-            source.source = Some(repo.url);
-            source.repo = Some(repo.name);
-            source.default_branch = repo.default_branch;
-            (Provider::Github, &github.limits)
-        }
-        Ok(TriggerConfig::Cloudevents(limits)) => (Provider::CloudEvents, limits),
-        Ok(TriggerConfig::StandardWebhooks(limits)) => {
-            source.source = Some(format!("/hooks/{}", trigger.name));
-            (Provider::StandardWebhooks, limits)
-        }
-        Ok(TriggerConfig::Kafka(_) | TriggerConfig::Cron(_)) | Err(_) => {
-            return Err(Refusal::from(ApiError::Conflict {
-                code: "trigger_invalid",
-                detail: format!("the trigger {:?} takes no requests", trigger.name),
-            }));
-        }
+    let takes_none = || {
+        Refusal::from(ApiError::Conflict {
+            code: "trigger_invalid",
+            detail: format!("the trigger {:?} takes no requests", trigger.name),
+        })
     };
+    let config = trigger.config.as_ref().map_err(|_| takes_none())?;
+    let (provider, limits) = provider(config).zip(config.limits()).ok_or_else(takes_none)?;
+    if let Some(repo) = config.repo() {
+        let repo = door.engine().bound_repo(repo).await?;
+        source.source = Some(repo.url);
+        source.repo = Some(repo.name);
+        source.default_branch = repo.default_branch;
+    }
+    source.dataset = config.dataset().map(str::to_owned);
+    if let TriggerConfig::Jira(jira) = config {
+        source.source.clone_from(&jira.site);
+        source.own_account.clone_from(&jira.account);
+    }
+    if matches!(config, TriggerConfig::StandardWebhooks(_) | TriggerConfig::Mlflow(_)) {
+        // What they say of themselves names no place.
+        source.source = Some(format!("/hooks/{}", trigger.name));
+    }
     if proof == Proof::Wanted {
         source.verification = verification(door, limits).await?;
     }
     Ok(Translation { provider, source })
+}
+
+/// Whose deliveries a trigger takes.
+fn provider(config: &TriggerConfig) -> Option<Provider> {
+    Some(match config.kind() {
+        TriggerKind::Github => Provider::Github,
+        TriggerKind::Gitlab => Provider::Gitlab,
+        TriggerKind::Gitea => Provider::Gitea,
+        TriggerKind::Forgejo => Provider::Forgejo,
+        TriggerKind::Gogs => Provider::Gogs,
+        TriggerKind::BitbucketCloud => Provider::BitbucketCloud,
+        TriggerKind::BitbucketDc => Provider::BitbucketDc,
+        TriggerKind::Jira => Provider::Jira,
+        TriggerKind::S3 => Provider::S3,
+        TriggerKind::Minio => Provider::Minio,
+        TriggerKind::Gcs => Provider::Gcs,
+        TriggerKind::Azure => Provider::Azure,
+        TriggerKind::Lakefs => Provider::LakeFs,
+        TriggerKind::Huggingface => Provider::HuggingFace,
+        TriggerKind::Mlflow => Provider::Mlflow,
+        TriggerKind::Cloudevents => Provider::CloudEvents,
+        TriggerKind::StandardWebhooks => Provider::StandardWebhooks,
+        TriggerKind::Kafka | TriggerKind::Cron => return None,
+    })
 }
 
 async fn verification(door: &Door, limits: &WebhookLimits) -> Result<Verification, Refusal> {
@@ -81,7 +116,8 @@ async fn verification(door: &Door, limits: &WebhookLimits) -> Result<Verificatio
     }
     let mut secrets = secrets.into_iter();
     match secrets.next() {
-        Some(current) => Ok(Verification::Secret { current, previous: secrets.next(), legacy_sha1: false }),
+        // Old servers sign by HMAC-SHA1 only, which nobody has broken; where there is a better one, that counts.
+        Some(current) => Ok(Verification::Secret { current, previous: secrets.next(), legacy_sha1: true }),
         None if limits.unsigned => Ok(Verification::Unsigned),
         // Nobody said that this is wanted.
         None => Err(Refusal::from(ApiError::Conflict {

@@ -39,7 +39,7 @@ pub(super) fn translate(
             None => (origin.actor.clone(), origin.actor_id.clone()),
         };
     let time = body::at(payload, "pull_request.updated_at").and_then(forge::moment);
-    let origin = Origin { time, actor, actor_id, ..origin };
+    let origin = Origin { actor, actor_id, time, ..origin };
     let user = ["login", "username"].iter().find_map(|name| body::shown(payload, &format!("pull_request.user.{name}")));
     let request = GitPullRequest {
         repo: origin.repo.clone(),

@@ -22,12 +22,13 @@ impl Kind {
     fn of(name: &str) -> Self {
         let name = name.strip_prefix("s3:").unwrap_or(name);
         match name.split_once(':') {
-            // MinIO says so of an object that is as it was.
-            Some(("ObjectCreated", "PutTagging" | "DeleteTagging" | "PutRetention" | "PutLegalHold")) => Self::Other,
+            // MinIO says so of an object that is as it was, and of one that was not there in the first place.
+            Some(
+                ("ObjectCreated", "PutTagging" | "DeleteTagging" | "PutRetention" | "PutLegalHold")
+                | ("ObjectRemoved", "NoOP"),
+            ) => Self::Other,
             Some(("ObjectCreated", _)) => Self::Created,
             Some(("ObjectRemoved" | "LifecycleExpiration", "DeleteMarkerCreated")) => Self::Deleted { marker: true },
-            // It was not there in the first place.
-            Some(("ObjectRemoved", "NoOP")) => Self::Other,
             Some(("ObjectRemoved" | "LifecycleExpiration", _)) => Self::Deleted { marker: false },
             Some(_) | None => Self::Other,
         }
