@@ -82,6 +82,59 @@ fn a_refused_request_tells_the_status_and_the_reason() {
 }
 
 #[test]
+fn every_provider_is_tried_and_each_of_its_events_is_a_line() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let change = |name: &str| json!({"ref": {"id": name}, "fromHash": "1".repeat(40), "toHash": "2".repeat(40)});
+    let two = json!({
+        "eventKey": "repo:refs_changed", "repository": {"slug": "churn", "project": {"key": "ACME"}},
+        "changes": [change("refs/heads/a"), change("refs/tags/b")],
+    });
+    let headers = json!({"X-Request-Id": "R"});
+    let printed = translate(folder.path(), "bitbucket-dc", Some(&headers), two.to_string().as_bytes(), &[]);
+    let (code, lines, _) = seen(&printed);
+    let ids: Vec<&Value> = lines.iter().map(|event| &event["id"]).collect();
+    assert_eq!((code, ids), (Some(0), vec![&json!("R#0"), &json!("R#1")]));
+    for provider in [
+        "github",
+        "gitlab",
+        "gitea",
+        "forgejo",
+        "gogs",
+        "bitbucket-cloud",
+        "bitbucket-dc",
+        "s3",
+        "minio",
+        "gcs",
+        "lakefs",
+        "huggingface",
+        "mlflow",
+        "standard-webhooks",
+    ] {
+        let (code, lines, stderr) = seen(&translate(folder.path(), provider, None, b"{}", &[]));
+        assert_eq!((code, lines, stderr.as_str()), (Some(0), vec![], ""), "{provider}: it means nothing");
+        let (code, _, stderr) = seen(&translate(folder.path(), provider, None, b"{}", &["--secret", "s"]));
+        assert_eq!(code, Some(1), "{provider}");
+        assert!(stderr.contains("HTTP 401") && stderr.contains("signature_missing"), "{provider}: {stderr}");
+    }
+    for provider in ["jira", "azure"] {
+        let (code, _, stderr) = seen(&translate(folder.path(), provider, None, b"{}", &[]));
+        assert!(code == Some(1) && stderr.contains("HTTP 400") && stderr.contains("shape_invalid"), "{stderr}");
+    }
+    let (code, lines, _) = seen(&translate(folder.path(), "generic", None, b"{\"a\": 1}", &[]));
+    assert_eq!((code, lines.len()), (Some(0), 1));
+}
+
+#[test]
+fn a_secret_may_be_in_the_url() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let with = |query: &str| {
+        let more = ["--secret", "s", "--query", query];
+        seen(&translate(folder.path(), "lakefs", None, b"{}", &more)).0
+    };
+    assert_eq!((with("secret=s"), with("secret=t")), (Some(0), Some(1)));
+}
+
+#[test]
 fn a_wrong_command_line_is_told_apart() {
     let folder = tempfile::tempdir().expect("a folder");
     for (provider, headers) in [("svn", None), ("GitHub", None), ("github", Some(json!([])))] {

@@ -114,11 +114,11 @@ pub(super) fn numbered(id: &str, index: usize, count: usize) -> String {
 /// A time as senders write it: RFC 3339, its offset with or without a colon, or seconds or milliseconds since 1970.
 pub(super) fn moment(value: &Value) -> Option<String> {
     /// Numbers above this are milliseconds: as seconds they would be after the year 5000.
-    const LARGEST_SECONDS: i64 = 100_000_000_000;
+    const LARGEST_SECONDS: u64 = 100_000_000_000;
     let at = match value {
         Value::Number(number) => {
             let number = number.as_i64()?;
-            Millis(if number.abs() > LARGEST_SECONDS { number } else { number.checked_mul(1000)? })
+            Millis(if number.unsigned_abs() > LARGEST_SECONDS { number } else { number.checked_mul(1000)? })
         }
         Value::String(text) => {
             let at = DateTime::parse_from_rfc3339(text)
@@ -128,6 +128,8 @@ pub(super) fn moment(value: &Value) -> Option<String> {
         }
         Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => return None,
     };
+    // What no calendar has would be shown as the first moment of 1970.
+    DateTime::from_timestamp_millis(at.0)?;
     let text = at.to_rfc3339();
     // Years beyond four digits are no RFC 3339.
     DateTime::parse_from_rfc3339(&text).is_ok().then_some(text)

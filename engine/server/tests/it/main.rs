@@ -4,6 +4,7 @@ mod access;
 mod door;
 mod house;
 mod openapi;
+mod providers;
 mod quarantine;
 mod senders;
 mod tls;

@@ -426,3 +426,22 @@ fn what_is_of_another_kind_is_refused_by_name_and_kept() {
         assert_eq!(answer, (400, "shape_invalid", true), "{provider}");
     }
 }
+
+#[test]
+fn times_are_read_as_senders_write_them() {
+    for (value, expected) in [
+        (json!("2019-03-17T19:09:40+0530"), Some("2019-03-17T13:39:40.000Z")),
+        (json!("2019-03-17T19:09:40.5+05:30"), Some("2019-03-17T13:39:40.500Z")),
+        (json!("2019-03-17 13:39:40 UTC"), Some("2019-03-17T13:39:40.000Z")),
+        (json!(1_550_286_940_507_i64), Some("2019-02-16T03:15:40.507Z")),
+        (json!(1_550_286_940), Some("2019-02-16T03:15:40.000Z")),
+        (json!(i64::MAX), None),
+        (json!(i64::MIN), None),
+        (json!(u64::MAX), None),
+        (json!(1e300), None),
+        (json!("yesterday"), None),
+        (json!([1]), None),
+    ] {
+        assert_eq!(crate::http::forge::moment(&value).as_deref(), expected, "{value}");
+    }
+}

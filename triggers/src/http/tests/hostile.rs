@@ -200,6 +200,7 @@ fn each_place_of_each_request_may_hold_anything() {
         json!(true),
         json!(-1),
         json!(u64::MAX),
+        json!(i64::MIN),
         json!(1e300),
         json!(""),
         json!("\u{0}\r\n"),
