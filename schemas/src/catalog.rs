@@ -67,7 +67,6 @@ pub const EVENT_TYPES: &[&str] = &[
     payload::DATASET_VERSION_PUBLISHED,
     payload::DATASET_REF_CREATED,
     payload::MODEL_PROMOTED,
-    payload::RUN_STARTED,
     payload::RUN_FINISHED,
     payload::CRON_TICK,
     payload::MANUAL,
@@ -134,12 +133,19 @@ pub fn event_shape(ty: &str) -> Shape {
             field("metrics", Shape::Map(Box::new(Shape::Number))),
             maybe("run", text()),
         ]),
-        payload::RUN_STARTED => Shape::Record(run_fields()),
-        payload::RUN_FINISHED => {
-            let mut fields = run_fields();
-            fields.extend([field("state", text()), field("ended_at", text()), field("duration_ms", Shape::Integer)]);
-            Shape::Record(fields)
-        }
+        payload::RUN_FINISHED => Shape::Record(vec![
+            field("run", text()),
+            field("workflow", text()),
+            field("project", text()),
+            maybe("repo", text()),
+            maybe("branch", text()),
+            maybe("commit", text()),
+            field("started_at", text()),
+            field("cause", Shape::Record(vec![field("source", text()), field("id", text()), field("type", text())])),
+            field("state", text()),
+            field("ended_at", text()),
+            field("duration_ms", Shape::Integer),
+        ]),
         payload::CRON_TICK => Shape::Record(vec![
             field("trigger", text()),
             field("scheduled_at", text()),
@@ -231,21 +237,6 @@ fn jira_issue(moved: bool) -> Shape {
         fields.extend(["key_from", "key_to", "project_from", "project_to"].map(|name| maybe(name, text())));
     }
     Shape::Record(fields)
-}
-
-/// What `run.started` and `run.finished` have in common.
-fn run_fields() -> Vec<Field> {
-    let text = || Shape::String;
-    vec![
-        field("run", text()),
-        field("workflow", text()),
-        field("project", text()),
-        maybe("repo", text()),
-        maybe("branch", text()),
-        maybe("commit", text()),
-        field("started_at", text()),
-        field("cause", Shape::Record(vec![field("source", text()), field("id", text()), field("type", text())])),
-    ]
 }
 
 #[cfg(test)]
@@ -344,18 +335,7 @@ mod tests {
         };
         check(GIT_PULL_REQUEST_OPENED, &request);
         check(GIT_PULL_REQUEST_MERGED, &request);
-        let cause = || Cause { source: "x".into(), id: "x".into(), ty: "x".into() };
-        let started = RunStarted {
-            run: "x".into(),
-            workflow: "x".into(),
-            project: "x".into(),
-            repo: text(),
-            branch: text(),
-            commit: text(),
-            started_at: "x".into(),
-            cause: cause(),
-        };
-        check(RUN_STARTED, &started);
+        let cause = Cause { source: "x".into(), id: "x".into(), ty: "x".into() };
         let finished = RunFinished {
             run: "x".into(),
             workflow: "x".into(),
@@ -367,7 +347,7 @@ mod tests {
             started_at: "x".into(),
             ended_at: "x".into(),
             duration_ms: 1,
-            cause: cause(),
+            cause,
         };
         check(RUN_FINISHED, &finished);
         let promoted = ModelPromoted {

@@ -57,8 +57,6 @@ pub const DATASET_VERSION_PUBLISHED: &str = "dev.kickwheel.dataset.version.publi
 pub const MANUAL: &str = "dev.kickwheel.manual.started";
 /// A schedule was due.
 pub const CRON_TICK: &str = "dev.kickwheel.cron.tick";
-/// A run began.
-pub const RUN_STARTED: &str = "dev.kickwheel.run.started";
 /// A run ended.
 pub const RUN_FINISHED: &str = "dev.kickwheel.run.finished";
 /// A stage of a model points at another version.
@@ -306,27 +304,6 @@ pub struct Cause {
     /// The event's type.
     #[serde(rename = "type")]
     pub ty: String,
-}
-
-/// `data` of `run.started`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RunStarted {
-    /// The run's id.
-    pub run: String,
-    /// Its workflow.
-    pub workflow: String,
-    /// Its project.
-    pub project: String,
-    /// Name of the bound repository whose source it runs; null when it has none.
-    pub repo: Option<String>,
-    /// The branch; null when no branch is known.
-    pub branch: Option<String>,
-    /// Full hex commit; null when it has no source.
-    pub commit: Option<String>,
-    /// RFC 3339 in UTC.
-    pub started_at: String,
-    /// The event that started it.
-    pub cause: Cause,
 }
 
 /// `data` of `run.finished`.

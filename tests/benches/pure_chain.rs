@@ -48,7 +48,7 @@ async fn main() {
     };
     let folder = tempfile::tempdir().unwrap();
     let server = serve(&binary, folder.path());
-    let client = reqwest::Client::new();
+    let client = kickwheel_tests::api::http().clone();
     apply(&client, &server).await;
     let mut bare = open_bare(&folder.path().join("bare.db")).await;
     let host = Host::new(HostConfig::default()).unwrap();

@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    perform,
+    perform, report,
     shared::{Counters, Shared},
 };
 
@@ -476,8 +476,11 @@ fn set_timer(shared: &Arc<Shared>, cell: &Arc<Cell>, wake: Option<Millis>) {
     });
 }
 
-fn finished(shared: &Arc<Shared>, loaded: &Loaded) {
+/// Notes the end of a run that is in the journal.
+pub fn finished(shared: &Arc<Shared>, loaded: &Loaded) {
     Counters::count(&shared.counters.runs_ended);
     info!(run = %loaded.row.run, workflow = loaded.row.workflow, status = ?loaded.state.status, "run ended");
-    shared.reporter.notify_one();
+    if report::is_owed(loaded) {
+        shared.reporter.notify_one();
+    }
 }

@@ -64,6 +64,13 @@ pub async fn accept(
 
 /// Notes what came of an [`Accept`] and wakes the decider.
 pub fn accepted(shared: &Shared, written: &[Written]) -> (EventKey, bool) {
+    let receipt = noted(shared, written);
+    shared.decider.notify_one();
+    receipt
+}
+
+/// Notes what came of an [`Accept`] whose event is decided by the same unit: there is nothing for the decider.
+pub fn noted(shared: &Shared, written: &[Written]) -> (EventKey, bool) {
     let found = written.iter().find_map(|w| match w {
         Written::Accepted { key, duplicate } => Some((*key, *duplicate)),
         Written::Done | Written::NotYet | Written::Version { .. } => None,
@@ -71,7 +78,6 @@ pub fn accepted(shared: &Shared, written: &[Written]) -> (EventKey, bool) {
     let (key, duplicate) = found.expect("the store answers an accept with its key");
     let counter = if duplicate { &shared.counters.events_duplicate } else { &shared.counters.events_accepted };
     Counters::count(counter);
-    shared.decider.notify_one();
     (key, duplicate)
 }
 
@@ -275,8 +281,7 @@ pub async fn started(shared: &Arc<Shared>, launch: Launch) {
     info!(%run, workflow = launch.loaded.row.workflow, "run started");
     Counters::count(&shared.counters.runs_created);
     if launch.loaded.state.is_finished() {
-        Counters::count(&shared.counters.runs_ended);
-        shared.reporter.notify_one();
+        driver::finished(shared, &launch.loaded);
     }
     driver::adopt(shared, run, launch.loaded).await;
 }

@@ -5,7 +5,10 @@
 
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
-use kickwheel_core::state::{StepState, TaskStatus};
+use kickwheel_core::{
+    event::PinnedSource,
+    state::{StepState, TaskStatus},
+};
 use kickwheel_repos::NoteError;
 use kickwheel_schemas::{Millis, api::DiagnosticView};
 use kickwheel_store::{
@@ -56,11 +59,8 @@ pub enum ReportBody {
 }
 
 /// The report of a run that has just ended, if it came from a commit.
-pub fn of_run(_shared: &Shared, loaded: &Loaded, now: Millis) -> Option<Write> {
-    let source = loaded.state.context.as_ref()?.source.as_ref()?;
-    if source.repo.is_empty() {
-        return None;
-    }
+pub fn of_run(loaded: &Loaded, now: Millis) -> Option<Write> {
+    let source = told_to(loaded)?;
     let body = ReportBody::Run { repo: source.repo.clone(), commit: source.commit.clone() };
     Some(Write::Report(Report {
         project: DEFAULT_PROJECT.to_owned(),
@@ -68,6 +68,16 @@ pub fn of_run(_shared: &Shared, loaded: &Loaded, now: Millis) -> Option<Write> {
         due_at: now,
         body: serde_json::to_value(body).expect("reports have string keys only"),
     }))
+}
+
+/// Whether the end of a run is told to anybody.
+pub fn is_owed(loaded: &Loaded) -> bool {
+    told_to(loaded).is_some()
+}
+
+/// The commit that is told; none for a run without one in a bound repository.
+fn told_to(loaded: &Loaded) -> Option<&PinnedSource> {
+    loaded.state.context.as_ref()?.source.as_ref().filter(|source| !source.repo.is_empty())
 }
 
 /// Delivers reports until the engine stops.

@@ -119,7 +119,7 @@ impl Unit {
             }));
         }
         if loaded.state.is_finished() {
-            writes.extend(report::of_run(shared, loaded, now));
+            writes.extend(report::of_run(loaded, now));
         }
         writes
     }

@@ -185,7 +185,7 @@ impl Engine {
         unit.append(&mut launch.writes);
         match self.shared.store.write(unit).await {
             Ok(written) => {
-                ingest::accepted(&self.shared, &written);
+                ingest::noted(&self.shared, &written);
                 let summary = view::summary_now(&launch.loaded);
                 ingest::started(&self.shared, launch).await;
                 self.shared.announce();

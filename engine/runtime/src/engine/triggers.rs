@@ -159,13 +159,8 @@ impl Engine {
 }
 
 fn topic_of(config: &TriggerConfig) -> Option<&str> {
-    match config {
-        TriggerConfig::Kafka(kafka) => Some(&kafka.topic),
-        TriggerConfig::Github(_)
-        | TriggerConfig::Cloudevents(_)
-        | TriggerConfig::StandardWebhooks(_)
-        | TriggerConfig::Cron(_) => None,
-    }
+    let TriggerConfig::Kafka(kafka) = config else { return None };
+    Some(&kafka.topic)
 }
 
 /// The offsets of a stored trigger's topic, unless it goes on reading `topic`: whoever reads it again later begins as that
