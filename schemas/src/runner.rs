@@ -206,20 +206,49 @@ pub struct RunnerExit {
     pub at: Millis,
 }
 
+/// Another Unix user, as whom the program of an attempt runs; its runner stays what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobUser {
+    /// Given to the job as `USER` and `LOGNAME`.
+    pub name: String,
+    /// Not 0.
+    pub uid: u32,
+    /// Every group that it is in, its own one first.
+    pub groups: Vec<u32>,
+    /// A group that nobody else is in while the attempt lives. Of it are the job's processes and what they may read, so
+    /// that two jobs of one user are strangers to each other.
+    pub group: u32,
+    /// A folder that this user can reach, for the folder which the job sees.
+    pub folder: String,
+}
+
+/// What an agent is told about a runner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerStart {
+    /// [`crate::AttemptKey::file_name`]; the folder and its specification exist.
+    pub attempt: String,
+    /// The runner binary.
+    pub runner: String,
+    /// Root folder of the artifact store.
+    pub artifacts: String,
+    /// A delegated cgroup folder for memory limits, when there is one.
+    pub cgroup: Option<String>,
+}
+
 /// What the engine asks of the local pool's agent: one JSON object per line over its Unix socket, one answer each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum AgentRequest {
     /// Start a runner for this attempt unless this agent's runner of it still lives.
-    Start {
-        /// [`crate::AttemptKey::file_name`]; the folder and its specification exist.
-        attempt: String,
-        /// The runner binary.
-        runner: String,
-        /// Root folder of the artifact store.
-        artifacts: String,
-        /// A delegated cgroup folder for memory limits, when there is one.
-        cgroup: Option<String>,
+    Start(RunnerStart),
+    /// The same, whose job is another user's. A request of its own: an agent that does not know of users refuses it,
+    /// where it would pass over a field.
+    StartAs {
+        /// What is started.
+        #[serde(flatten)]
+        start: RunnerStart,
+        /// Whose the job is.
+        user: JobUser,
     },
     /// Say who is there.
     Status,
@@ -375,6 +404,31 @@ mod tests {
         assert!(!signed.is_authentic("other"));
         assert!(!Claim { pid: 9, ..signed }.is_authentic("secret"));
         assert!(!claim().is_authentic("secret"));
+    }
+
+    #[test]
+    fn an_agents_requests_keep_their_form() {
+        let start = RunnerStart {
+            attempt: "a".to_owned(),
+            runner: "r".to_owned(),
+            artifacts: "s".to_owned(),
+            cgroup: None,
+        };
+        let user =
+            JobUser { name: "j".to_owned(), uid: 1, groups: vec![2, 3], group: 4, folder: "f".to_owned() };
+        let check = |request: AgentRequest, expected: &str| {
+            assert_eq!(serde_json::to_string(&request).expect("it has string keys"), expected);
+            assert_eq!(serde_json::from_str::<AgentRequest>(expected).expect("it is one"), request);
+        };
+        check(
+            AgentRequest::Start(start.clone()),
+            r#"{"op":"start","attempt":"a","runner":"r","artifacts":"s","cgroup":null}"#,
+        );
+        check(
+            AgentRequest::StartAs { start, user },
+            r#"{"op":"start_as","attempt":"a","runner":"r","artifacts":"s","cgroup":null,"user":{"name":"j","uid":1,"groups":[2,3],"group":4,"folder":"f"}}"#,
+        );
+        check(AgentRequest::Status, r#"{"op":"status"}"#);
     }
 
     #[test]

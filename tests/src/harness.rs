@@ -106,6 +106,7 @@ pub struct Engine {
     database: Database,
     own: Option<OwnDatabase>,
     url: Option<String>,
+    listen: String,
     arguments: Vec<String>,
     topics: Option<Topics>,
     child: Option<Child>,
@@ -146,7 +147,8 @@ impl Engine {
         let url = setup.url.or_else(|| own.as_ref().map(|own| own.url.clone()));
         let (arguments, topics) = (setup.arguments, setup.topics);
         let (child, api, starts, last) = (None, None, 0, String::new());
-        Self { folder, data, database, own, url, arguments, topics, child, api, starts, last }
+        let listen = "127.0.0.1:0".to_owned();
+        Self { folder, data, database, own, url, listen, arguments, topics, child, api, starts, last }
     }
 
     /// Starts the process again and waits until it answers.
@@ -170,7 +172,7 @@ impl Engine {
         let file = |path: &Path| File::options().create(true).append(true).open(path).expect("a file can be made");
         let mut command = Command::new(binary());
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--json", "--cpu", "8", "--data"])
+            .args(["serve", "--listen", &self.listen, "--json", "--cpu", "8", "--data"])
             .arg(&self.data)
             .args(&self.arguments)
             .current_dir("/")
@@ -206,6 +208,13 @@ impl Engine {
             }
             None => panic!("the engine does not come up:\n{}", self.log()),
         }
+    }
+
+    /// Listens elsewhere from the next start on, with further arguments of `serve`.
+    pub fn move_to(&mut self, listen: &str, arguments: &[&str]) -> &mut Self {
+        listen.clone_into(&mut self.listen);
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
     }
 
     /// Kills the engine, and nothing else, in the middle of whatever it does.

@@ -5,16 +5,22 @@
 //! differ elsewhere, and a link that silently becomes a copy (or vanishes) surprises later.
 
 use std::{
-    fs,
-    os::unix::fs::PermissionsExt as _,
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use kickwheel_schemas::{ArtifactRef, Digest, Manifest, ManifestEntry};
+use rustix::{
+    fs::{AtFlags, Dir, FileType, statat},
+    io::Errno,
+};
 
-use crate::{Access, ArtifactError, Artifacts, path::check, store::blocking};
+use crate::{Access, ArtifactError, Artifacts, beneath, path::check, store::blocking};
 
 /// Most files in one folder artifact.
 pub const FOLDER_FILES_LIMIT: usize = 1_000_000;
@@ -44,11 +50,29 @@ impl Artifacts {
         folder: &Path,
         keep: impl Fn(&str) -> bool + Send + 'static,
     ) -> Result<ArtifactRef, ArtifactError> {
-        let root = folder.to_owned();
-        let found = blocking(move || list_files(&root, keep)).await?;
+        let root = File::open(folder).map_err(ArtifactError::io(folder))?;
+        self.put_opened_folder(root.into(), folder, None, keep).await
+    }
+
+    /// The same for a folder that is open: for who must decide how it is opened. `origin` is its path, for messages. No
+    /// link below it is followed whatever happens meanwhile; with `owner`, a file that is another user's is refused.
+    pub async fn put_opened_folder(
+        &self,
+        root: OwnedFd,
+        origin: &Path,
+        owner: Option<u32>,
+        keep: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<ArtifactRef, ArtifactError> {
+        let root = Arc::new(root);
+        let (open, path) = (Arc::clone(&root), origin.to_owned());
+        let found = blocking(move || list_files(&open, &path, keep)).await?;
+        let root = &root;
         let entries: Vec<ManifestEntry> = futures::stream::iter(found)
             .map(|found| async move {
-                let stored = self.put_file(&found.location).await?;
+                let location = origin.join(&found.path);
+                let (open, path, at) = (Arc::clone(root), found.path.clone(), location.clone());
+                let file = blocking(move || open_listed(&open, &path, owner).map_err(|e| refused(&at, e))).await?;
+                let stored = self.put_opened(file, &location).await?;
                 Ok::<_, ArtifactError>(ManifestEntry {
                     path: found.path,
                     digest: stored.digest,
@@ -144,43 +168,67 @@ fn check_manifest(manifest: &Manifest, name: &str) -> Result<(), ArtifactError> 
 
 struct Found {
     path: String,
-    location: PathBuf,
     executable: bool,
 }
 
-fn list_files(root: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<Found>, ArtifactError> {
+fn list_files(root: &OwnedFd, origin: &Path, keep: impl Fn(&str) -> bool) -> Result<Vec<Found>, ArtifactError> {
     let mut found = Vec::new();
-    let mut folders = vec![(root.to_owned(), String::new())];
-    while let Some((folder, prefix)) = folders.pop() {
-        for entry in fs::read_dir(&folder).map_err(ArtifactError::io(&folder))? {
-            let entry = entry.map_err(ArtifactError::io(&folder))?;
+    let mut folders = vec![String::new()];
+    while let Some(prefix) = folders.pop() {
+        let place = origin.join(&prefix);
+        let components: Vec<&str> = prefix.split_terminator('/').collect();
+        let folder = beneath::folder_at(root, &components).map_err(|e| refused(&place, e))?;
+        for entry in Dir::read_from(&folder).map_err(io::Error::from).map_err(ArtifactError::io(&place))? {
+            let entry = entry.map_err(io::Error::from).map_err(ArtifactError::io(&place))?;
+            if matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                continue;
+            }
+            let shown = entry.file_name().to_string_lossy().into_owned();
             let refuse = |problem: &str| ArtifactError::Path {
-                path: entry.path().display().to_string(),
+                path: place.join(&shown).display().to_string(),
                 problem: problem.to_owned(),
             };
-            let name = entry.file_name();
-            let name = name.to_str().ok_or_else(|| refuse("its name is not UTF-8; rename it"))?;
+            let name = entry.file_name().to_str().map_err(|_| refuse("its name is not UTF-8; rename it"))?;
             let path = format!("{prefix}{name}");
-            let kind = entry.file_type().map_err(ArtifactError::io(entry.path()))?;
-            if kind.is_dir() {
-                folders.push((entry.path(), format!("{path}/")));
+            let status = statat(&folder, name, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(io::Error::from)
+                .map_err(ArtifactError::io(place.join(name)))?;
+            let kind = FileType::from_raw_mode(status.st_mode);
+            if kind == FileType::Directory {
+                folders.push(format!("{path}/"));
                 continue;
             }
             if !keep(&path) {
                 continue;
             }
-            if kind.is_symlink() {
+            if kind == FileType::Symlink {
                 return Err(refuse("it is a symbolic link; write a regular file or folder there"));
             }
-            if !kind.is_file() {
+            if kind != FileType::RegularFile {
                 return Err(refuse("it is neither a regular file nor a folder"));
             }
-            let mode = entry.metadata().map_err(ArtifactError::io(entry.path()))?.permissions().mode();
-            found.push(Found { path, location: entry.path(), executable: mode & 0o111 != 0 });
+            found.push(Found { path, executable: status.st_mode & 0o111 != 0 });
             if found.len() > FOLDER_FILES_LIMIT {
                 return Err(refuse("its folder holds more than 1000000 files"));
             }
         }
     }
     Ok(found)
+}
+
+fn open_listed(root: &OwnedFd, path: &str, owner: Option<u32>) -> io::Result<File> {
+    let components: Vec<&str> = path.split('/').collect();
+    beneath::owned(beneath::open_at(root, &components)?, owner)
+}
+
+/// What was listed a moment ago and cannot be opened as what it was.
+fn refused(location: &Path, error: io::Error) -> ArtifactError {
+    match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ArtifactError::Changed(location.to_owned()),
+        _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => ArtifactError::Changed(location.to_owned()),
+        io::ErrorKind::PermissionDenied => {
+            ArtifactError::Path { path: location.display().to_string(), problem: error.to_string() }
+        }
+        _ => ArtifactError::io(location)(error),
+    }
 }

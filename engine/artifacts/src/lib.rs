@@ -7,9 +7,11 @@
 //! Deliberately absent: names, versions and who may read what (a digest grants nothing; access is checked where projects
 //! are known), and any notion of "published": a stored blob is just bytes until an accepted event refers to it.
 //!
-//! Where to look next: [`store`] for blobs, [`folder`] for trees of files, [`attempt`] for claims and results.
+//! Where to look next: [`store`] for blobs, [`folder`] for trees of files, [`attempt`] for claims and results,
+//! [`beneath`] for reading where a job may have laid traps.
 
 pub mod attempt;
+pub mod beneath;
 pub mod error;
 pub mod folder;
 pub mod path;

@@ -194,9 +194,12 @@ pub struct Serve {
     /// Whether steps without an image may run as processes of this machine
     #[arg(long, value_enum, default_value_t = OnOff::On)]
     pub host_processes: OnOff,
-    /// Unix user that such processes run as; refused for now, as no pool can do it yet [default: the engine's own]
+    /// Unix user that such processes run as; needs root [default: the engine's own]
     #[arg(long, value_name = "NAME")]
     pub job_user: Option<String>,
+    /// Folder that this user can reach, for what its jobs see [default: beside the data folder, with -jobs appended]
+    #[arg(long, value_name = "DIR", requires = "job_user")]
+    pub job_folder: Option<PathBuf>,
     /// File with the key that encrypts secrets, 64 hex digits; KICKWHEEL_SECRETS_KEY gives the key itself [default:
     /// secrets.key in the data folder, made when it is needed]
     #[arg(long, value_name = "FILE")]

@@ -52,6 +52,13 @@ pub fn token_file(data: &Path) -> PathBuf {
     data.join("token")
 }
 
+/// Where jobs of another user see their files, unless it is said: beside the data folder, which is closed to them.
+pub fn job_folder(data: &Path) -> PathBuf {
+    let mut name = data.file_name().unwrap_or_else(|| "kickwheel".as_ref()).to_owned();
+    name.push("-jobs");
+    data.with_file_name(name)
+}
+
 /// Where the key of the secrets comes from. The environment gives the key itself, so it is no option: others can read a
 /// command line.
 pub fn secrets_key(file: Option<&Path>) -> KeySource {

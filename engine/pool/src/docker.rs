@@ -41,7 +41,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use kickwheel_artifacts::{Artifacts, Put};
+use kickwheel_artifacts::{Artifacts, Put, beneath};
 use kickwheel_schemas::{
     AttemptKey, Millis,
     runner::{CancelRequest, Claim, JobSpec, RunnerExit, Signed as _, credential, file, mac},
@@ -54,7 +54,7 @@ use self::{
     places::{Places, Plan, User},
 };
 use crate::{
-    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, beneath, blocking,
+    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking,
     delivery, log,
     watch::{self, Watched as _},
 };

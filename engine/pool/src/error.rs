@@ -91,6 +91,14 @@ pub enum OpenError {
     /// The runner binary is missing.
     #[error("find the runner at {0:?}; it is installed beside the `kickwheel` binary")]
     NoRunner(PathBuf),
+    /// Jobs cannot be that user's.
+    #[error("run jobs as user {name:?}: {problem}")]
+    JobUser {
+        /// As it was given.
+        name: String,
+        /// What is missing.
+        problem: String,
+    },
 }
 
 impl PoolError {

@@ -10,7 +10,6 @@
 //! Where to look next: [`local`] for processes of this machine, [`docker`] for containers; the runner that wraps each job is a program of its own,
 //! `kickwheel-runner`; their protocol is `kickwheel_schemas::runner`. `tests/contract.rs` says what every pool must do.
 
-pub mod beneath;
 pub mod capacity;
 mod delivery;
 pub mod docker;
@@ -29,7 +28,7 @@ use kickwheel_schemas::{AttemptKey, runner::JobSpec, sealed::Secrets};
 pub use capacity::{Capacity, Request};
 pub use docker::{DockerConfig, DockerPool};
 pub use error::{OpenError, PoolError, StartError};
-pub use local::{LocalConfig, LocalPool};
+pub use local::{LocalConfig, LocalPool, OtherUser};
 pub use observed::Observed;
 pub use watch::Changes;
 

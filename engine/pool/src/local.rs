@@ -13,11 +13,15 @@
 //! kernel kills the program itself with its runner; its children are found by the `KICKWHEEL_ATTEMPT` in their
 //! environment. Only a process that cleared its environment *and* outlived its parents can escape that.
 //!
-//! Where to look next: `agent` for the talk with the agent, `process` for what is asked of `/proc`; [`crate::watch`] for
-//! how changes are noticed.
+//! With [`LocalConfig::job_user`] the jobs are another user's, who reaches nothing of all this: each sees a folder outside
+//! of the pool's. Then a process is also known by the attempt's own group, which it cannot leave.
+//!
+//! Where to look next: `agent` for the talk with the agent, `process` for what is asked of `/proc`, `user` for the other
+//! user; [`crate::watch`] for how changes are noticed.
 
 mod agent;
 mod process;
+mod user;
 
 use std::{
     fs,
@@ -33,6 +37,7 @@ use kickwheel_schemas::{
     sealed::{Secrets, memory_folder},
 };
 
+pub use self::user::{FIRST_GROUP, OtherUser};
 use crate::{
     Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery, log,
     watch::{self, Watched as _},
@@ -56,14 +61,16 @@ pub struct LocalConfig {
     pub key: Vec<u8>,
     /// The administrator's name for what is installed on this machine; changing it invalidates cached results.
     pub environment: String,
-    /// `PATH` of jobs that set none.
+    /// `PATH` of jobs that set none and are not another user's.
     pub path: String,
     /// A delegated cgroup folder (v1 memory controller or v2) for memory limits; without one, resident memory is watched.
     pub cgroup: Option<PathBuf>,
+    /// Whose the jobs are, when they are not to be ours.
+    pub job_user: Option<OtherUser>,
 }
 
 impl LocalConfig {
-    /// This machine's whole capacity and this process's `PATH`; no cgroup.
+    /// This machine's whole capacity and this process's `PATH`; no cgroup, no other user.
     pub fn new(
         folder: impl Into<PathBuf>,
         artifacts: impl Into<PathBuf>,
@@ -79,6 +86,7 @@ impl LocalConfig {
             environment: "local".to_owned(),
             path: std::env::var("PATH").unwrap_or_else(|_| "/usr/local/bin:/usr/bin:/bin".to_owned()),
             cgroup: None,
+            job_user: None,
         }
     }
 }
@@ -92,6 +100,7 @@ pub struct LocalPool {
 #[derive(Debug)]
 struct Inner {
     config: LocalConfig,
+    user: Option<user::Known>,
     attempts: Attempts,
     agent: agent::Client,
     watch: Arc<watch::Watch>,
@@ -109,10 +118,17 @@ impl LocalPool {
         }
         fs::create_dir_all(&config.folder).map_err(PoolError::io(&config.folder))?;
         let attempts = Attempts::local(&config.folder).map_err(PoolError::from)?;
+        let user = match config.job_user.clone() {
+            Some(user) => {
+                let runner = config.runner.clone();
+                Some(blocking(move || user::Known::open(&user, &runner)).await?)
+            }
+            None => None,
+        };
         let agent = agent::Client::new(config.folder.clone(), config.runner.clone());
         let watch = Arc::new(watch::Watch::new()?);
         let admission = tokio::sync::Mutex::new(());
-        let inner = Arc::new(Inner { config, attempts, agent, watch, task: OnceLock::new(), admission });
+        let inner = Arc::new(Inner { config, user, attempts, agent, watch, task: OnceLock::new(), admission });
         inner.find_live()?;
         inner.task.get_or_init(|| watch::begin(&inner));
         Ok(Self { inner })
@@ -136,12 +152,16 @@ impl LocalPool {
             Observed::Pending => {}
             Observed::Unknown => {
                 inner.admit(request).await?;
+                inner.admit_group(key)?;
                 delivery::check(spec, secrets)?;
                 inner.write_attempt(key, request)?;
                 delivery::write(&inner.folder(key), key, &inner.credential(key), secrets)?;
                 // The specification comes last: with it the attempt exists.
                 let mut spec = spec.clone();
-                spec.env.entry("PATH".to_owned()).or_insert_with(|| inner.config.path.clone());
+                // Our own leads to places that another user may not reach; the runner knows the usual ones.
+                if inner.user.is_none() {
+                    spec.env.entry("PATH".to_owned()).or_insert_with(|| inner.config.path.clone());
+                }
                 let _: Put = inner.attempts.put(&key.file_name(), &spec).await.map_err(PoolError::from)?;
             }
         }
@@ -211,12 +231,11 @@ impl LocalPool {
             Observed::Unknown | Observed::Ended(_) | Observed::Lost { .. } => {}
         }
         self.inner.discard_secrets(key);
-        let folder = self.inner.folder(key);
-        blocking(move || match fs::remove_dir_all(&folder) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PoolError::io(folder)(error)),
-            Ok(()) | Err(_) => Ok(()),
-        })
-        .await
+        let own = self.inner.folder(key);
+        let seen = user::noted(&own)?.map(|user| user::folder(&user, key));
+        // The note that leads to the other folder goes last.
+        let folders = seen.into_iter().chain([own]);
+        blocking(move || folders.into_iter().try_for_each(|folder| remove(&folder))).await
     }
 }
 
@@ -337,9 +356,13 @@ impl Inner {
     }
 
     async fn end_leftovers(&self, key: &AttemptKey, heartbeat: Option<Heartbeat>) -> Result<(), PoolError> {
-        let (attempt, group) =
-            (key.to_string(), self.config.cgroup.as_ref().map(|parent| parent.join(key.file_name())));
-        blocking(move || process::end_leftovers(&attempt, heartbeat.as_ref(), group.as_deref())).await?;
+        let traces = process::Traces::of(
+            &key.to_string(),
+            heartbeat,
+            self.config.cgroup.as_ref().map(|parent| parent.join(key.file_name())),
+            user::noted(&self.folder(key))?.map(|user| user.group),
+        );
+        blocking(move || process::end_leftovers(&traces)).await?;
         self.discard_secrets(key);
         Ok(())
     }
@@ -370,6 +393,16 @@ impl Inner {
         }
     }
 
+    /// Refuses an attempt while another lives that happens to have the same group.
+    fn admit_group(&self, key: &AttemptKey) -> Result<(), StartError> {
+        let Some(user) = &self.user else { return Ok(()) };
+        let group = user.of(key).group;
+        match self.watch.live().iter().find(|other| *other != key && user.of(other).group == group) {
+            Some(other) => Err(StartError::Full(format!("the group {group}, which is that of attempt {other}"))),
+            None => Ok(()),
+        }
+    }
+
     /// The sum over live attempts, each looked at again.
     async fn occupied(&self) -> Result<Capacity, PoolError> {
         for key in self.watch.live() {
@@ -385,12 +418,25 @@ impl Inner {
         let request = serde_json::to_vec(request).expect("a request has string keys only");
         delivery::write_private(&folder.join(REQUEST_FILE), &request)?;
         delivery::write_private(&folder.join(file::CREDENTIAL), self.credential(key).as_bytes())?;
+        if let Some(user) = &self.user {
+            user::note(&folder, &user.of(key))?;
+        }
         Ok(())
     }
 
     async fn ask_to_start(&self, key: &AttemptKey) -> Result<(), PoolError> {
         let (artifacts, cgroup) = (&self.config.artifacts, self.config.cgroup.as_deref());
-        self.agent.start(&key.file_name(), artifacts, cgroup).await
+        let user = match (user::noted(&self.folder(key))?, &self.user) {
+            // Also after a start without that user: the attempt stays whose it was.
+            (Some(noted), _) => Some(noted),
+            // An earlier engine had no other user, and no runner has begun: the stricter one counts.
+            (None, Some(user)) => {
+                user::note(&self.folder(key), &user.of(key))?;
+                Some(user.of(key))
+            }
+            (None, None) => None,
+        };
+        self.agent.start(&key.file_name(), artifacts, cgroup, user).await
     }
 
     /// Finds attempts that were live when the last engine stopped.
@@ -405,6 +451,13 @@ impl Inner {
             }
         }
         Ok(())
+    }
+}
+
+fn remove(folder: &Path) -> Result<(), PoolError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(PoolError::io(folder)(error)),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -5,13 +5,14 @@ use std::{io, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use kickwheel_artifacts::beneath;
 use kickwheel_schemas::AttemptKey;
 use tokio::{
     fs::File,
     io::{AsyncReadExt as _, AsyncSeekExt as _, SeekFrom},
 };
 
-use crate::{LogStream, Observed, Pool, PoolError, beneath};
+use crate::{LogStream, Observed, Pool, PoolError};
 
 /// Bytes in one piece.
 const PIECE_BYTES: usize = 64 * 1024;

@@ -1,11 +1,12 @@
 //! What every pool promises, tried on each member of [`Member::all`] with real processes; [`secrets`] is a chapter of it.
-//! What only one kind of pool promises is beside it: [`docker`].
+//! What only one kind of pool promises is beside it: [`docker`], [`user`].
 //!
 //! Nothing is mocked: the runner and the agent are the real ones, and who is said to be killed is killed.
 
 mod docker;
 mod place;
 mod secrets;
+mod user;
 
 use std::{
     collections::BTreeMap,
@@ -284,8 +285,8 @@ async fn a_job_over_its_memory_limit_ends_as_out_of_memory() {
         spec.memory_bytes = Some(64 << 20);
         let result = place.run(&spec).await;
         let mechanisms: &[&str] = match member {
-            Member::Local if std::env::var_os("KICKWHEEL_TEST_CGROUP").is_none() => &["rss-watch"],
-            Member::Local => &["cgroup"],
+            Member::Local | Member::OtherUser if std::env::var_os("KICKWHEEL_TEST_CGROUP").is_none() => &["rss-watch"],
+            Member::Local | Member::OtherUser => &["cgroup"],
             // Whether the kernel ends the runner together with the job is its choice.
             Member::Docker => &["cgroup", "docker"],
         };
@@ -333,7 +334,7 @@ async fn what_does_not_fit_is_refused_and_fits_when_there_is_room() {
         never(Request { memory_bytes: Some(2 << 30), ..Request::default() }).await;
         never(Request { gpu: 1, ..Request::default() }).await;
         match member {
-            Member::Local => never(Request { image: Some("python:3.12".to_owned()), ..Request::default() }).await,
+            Member::Local | Member::OtherUser => never(Request { image: Some("python:3.12".to_owned()), ..Request::default() }).await,
             Member::Docker => never(Request::default()).await,
         }
     }
@@ -361,7 +362,7 @@ async fn changes_tell_of_the_begin_and_of_the_end() {
 
 #[tokio::test]
 async fn what_a_job_leaves_running_ends_with_it() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let place = Place::new(member).await;
         let trace = place.trace("pid");
         // A daemon in a session of its own, adopted by nobody in the job, with an empty environment.
@@ -427,7 +428,7 @@ async fn engine_that_is_killed() {
 
 #[tokio::test]
 async fn a_job_outlives_the_agent_and_the_next_start_brings_a_new_one() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let place = Place::new(member).await;
         let go = place.trace("go");
         let spec = script(&format!("while [ ! -e {} ]; do sleep 0.01; done; echo done", go.display()));
@@ -448,7 +449,7 @@ async fn a_job_outlives_the_agent_and_the_next_start_brings_a_new_one() {
 
 #[tokio::test]
 async fn an_attempt_that_nobody_took_up_is_started_by_itself() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let gate = Gate::new(member);
         let place = Place::with(member, |config| gate.stand_before(config)).await;
         let key = place.start(&script("true")).await;
@@ -465,7 +466,7 @@ async fn an_attempt_that_nobody_took_up_is_started_by_itself() {
 
 #[tokio::test]
 async fn user_code_runs_once_however_many_runners_race() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let gate = Gate::new(member);
         let place = Place::with(member, |config| gate.stand_before(config)).await;
         let trace = place.trace("ran");
@@ -507,7 +508,7 @@ async fn a_killed_runner_is_a_lost_attempt_with_nothing_left() {
         let (runner, program) = place.running(&key).await;
         let daemon = pid_in(&trace).await;
         // Inside a container they have other numbers, and the kernel ends them all with its first process.
-        let left = if member == Member::Local { vec![program, daemon] } else { Vec::new() };
+        let left = if member == Member::Docker { Vec::new() } else { vec![program, daemon] };
         let mut changes = place.pool.changes();
         kill(runner);
         // It may first be told that the job runs.
@@ -554,7 +555,7 @@ async fn a_runner_that_cannot_even_claim_is_a_lost_attempt_for_good() {
         let key = place.start(&spec).await;
         let Ok(Observed::Lost { reason }) = place.pool.wait(&key).await else { panic!("it is lost") };
         let code = match member {
-            Member::Local => "exit status: 3",
+            Member::Local | Member::OtherUser => "exit status: 3",
             Member::Docker => "code 3",
         };
         assert!(reason.contains(code) && reason.contains("this runner is broken"), "{reason}");
@@ -611,7 +612,7 @@ async fn a_forged_result_is_refused() {
 
 #[tokio::test]
 async fn a_claim_of_an_earlier_boot_or_of_a_reused_process_id_is_a_lost_attempt() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let place = Place::new(member).await;
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("there is one").trim().to_owned();
         let itself = stat(std::process::id()).expect("it runs").start_ticks;
@@ -674,7 +675,7 @@ async fn only_what_has_ended_is_removed() {
 
 #[tokio::test]
 async fn a_pool_in_a_deep_folder_works() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         let data = folder.path().join("a".repeat(120));
         let pool = Settings::of(member, &data).open(member, &data).await;
@@ -687,7 +688,7 @@ async fn a_pool_in_a_deep_folder_works() {
 
 #[tokio::test]
 async fn an_agent_whose_folder_is_gone_ends() {
-    for member in [Member::Local] {
+    for member in Member::of_this_machine() {
         let place = Place::new(member).await;
         place.run(&script("true")).await;
         let agent = place.agent().expect("there is one");
@@ -719,7 +720,7 @@ impl Gate {
 
     fn write(&self, before: &str) {
         let text =
-            format!("#!/bin/sh\n[ $1 = agent ] || {{ {before}; }}\nexec {} \"$@\"\n", runner(self.member).display());
+            format!("#!/bin/sh\n[ $1 != run ] || {{ {before}; }}\nexec {} \"$@\"\n", runner(self.member).display());
         fs::write(self.runner(), text).expect("it can be written");
         fs::set_permissions(self.runner(), fs::Permissions::from_mode(0o755)).expect("it is ours");
         fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o777)).expect("it is ours");

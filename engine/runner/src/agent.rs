@@ -29,7 +29,7 @@ use std::{
 use kickwheel_artifacts::Attempts;
 use kickwheel_schemas::{
     AttemptKey, Millis,
-    runner::{AgentReply, AgentRequest, Claim, PROTOCOL, RunnerExit, file},
+    runner::{AgentReply, AgentRequest, Claim, JobUser, PROTOCOL, RunnerExit, RunnerStart, file},
     sealed::memory_folder,
 };
 use rustix::fs::{FlockOperation, OFlags};
@@ -231,16 +231,20 @@ impl Agent {
                 pid: std::process::id(),
                 running: self.running().keys().cloned().collect(),
             },
-            AgentRequest::Start { attempt, runner, artifacts, cgroup } => {
-                match self.start(&attempt, &runner, &artifacts, cgroup.as_deref()) {
-                    Ok(pid) => AgentReply::Started { pid },
-                    Err(message) => AgentReply::Refused { message },
-                }
-            }
+            AgentRequest::Start(start) => self.reply(&start, None),
+            AgentRequest::StartAs { start, user } => self.reply(&start, Some(&user)),
         }
     }
 
-    fn start(&self, attempt: &str, runner: &str, artifacts: &str, cgroup: Option<&str>) -> Result<u32, String> {
+    fn reply(&self, start: &RunnerStart, user: Option<&JobUser>) -> AgentReply {
+        match self.start(start, user) {
+            Ok(pid) => AgentReply::Started { pid },
+            Err(message) => AgentReply::Refused { message },
+        }
+    }
+
+    fn start(&self, start: &RunnerStart, user: Option<&JobUser>) -> Result<u32, String> {
+        let RunnerStart { attempt, runner, artifacts, cgroup } = start;
         AttemptKey::from_file_name(attempt).map_err(|error| error.to_string())?;
         let mut running = self.running();
         if let Some(pid) = running.get(attempt) {
@@ -254,9 +258,13 @@ impl Agent {
             .open(folder.join("runner.log"))
             .map_err(|error| format!("open the attempt's folder {}: {error}", folder.display()))?;
         let mut command = tokio::process::Command::new(runner);
-        command.arg("run").arg("--attempt-dir").arg(&folder).args(["--artifacts", artifacts]);
+        command.arg("run").arg("--attempt-dir").arg(&folder).args(["--artifacts", artifacts.as_str()]);
         if let Some(cgroup) = cgroup {
             command.args(["--cgroup", cgroup]);
+        }
+        if let Some(user) = user {
+            let user = serde_json::to_string(user).expect("protocol types have string keys only");
+            command.args(["--job-user", &user]);
         }
         let mut child = command
             .stdin(Stdio::null())
@@ -266,9 +274,9 @@ impl Agent {
             .spawn()
             .map_err(|error| format!("start {runner}: {error}"))?;
         let pid = child.id().ok_or("start the runner: it has no process id")?;
-        running.insert(attempt.to_owned(), pid);
+        running.insert(attempt.clone(), pid);
         drop(running);
-        let (agent, attempt) = (self.clone(), attempt.to_owned());
+        let (agent, attempt) = (self.clone(), attempt.clone());
         tokio::spawn(async move {
             let status = child.wait().await;
             if !status.as_ref().is_ok_and(std::process::ExitStatus::success) {

@@ -17,7 +17,7 @@ use std::{
 use kickwheel_artifacts::{Artifacts, Attempts, Put};
 use kickwheel_schemas::{
     Millis,
-    runner::{CancelRequest, Heartbeat, JobEnd, JobResult, JobSpec, PROTOCOL, RunnerExit, Signed as _, file},
+    runner::{CancelRequest, Heartbeat, JobEnd, JobResult, JobSpec, JobUser, PROTOCOL, RunnerExit, Signed as _, file},
 };
 use rustix::{
     fs::Mode,
@@ -34,6 +34,7 @@ use crate::{
     outputs::{self, OutputsError, STORE_PATIENCE, STORE_RETRY},
     process, secrets,
     setup::{self, Layout},
+    user,
 };
 
 /// Between two looks for a cancel request during set-up.
@@ -53,6 +54,8 @@ pub struct Attempt {
     pub secrets: PathBuf,
     /// Opens them, and signs the result.
     pub credential: String,
+    /// Whose the job is, when it is not ours.
+    pub user: Option<JobUser>,
 }
 
 /// Where inputs come from and where outputs go: one store, except in a container.
@@ -105,8 +108,10 @@ pub async fn run(options: options::Run) -> Result<(), String> {
     }
     let Some(claimed) = claim::take(&attempts, &name, &spec).await? else { return Ok(()) };
     let Claimed { credential, nonce } = claimed;
-    let attempt = Attempt { attempts, name, spec, memory: options.memory, secrets: options.secrets, credential };
-    let layout = Layout::of(&folder);
+    let options::Run { memory, secrets, user, .. } = options;
+    let visible = user.as_ref().map_or_else(|| folder.clone(), |user| user::folder(user, &name));
+    let attempt = Attempt { attempts, name, spec, memory, secrets, credential, user };
+    let layout = Layout::of(&visible);
     let log = Log::open(&folder.join(file::LOG)).map_err(|error| format!("open the log: {error}"));
     let stores = Stores::open(&options.artifacts, options.outputs.as_deref());
     let outcome = match (log, stores) {
@@ -163,7 +168,7 @@ async fn perform(
         let _ = attempt.attempts.put(&attempt.name, &nothing).await;
     }
     let laid_out = tokio::select! {
-        laid_out = setup::lay_out(layout, spec, &stores.inputs) => laid_out,
+        laid_out = setup::lay_out(layout, spec, &stores.inputs, attempt.user.as_ref()) => laid_out,
         () = cancelled(attempt) => return Ok(Draft::unstarted(JobEnd::Cancelled)),
         _ = terminate.recv() => {
             if is_cancelled(attempt).await {
@@ -175,7 +180,7 @@ async fn perform(
     // Gone when this function returns, however it does.
     let secrets = laid_out.and_then(|()| {
         let folder = attempt.attempts.folder().join(&attempt.name);
-        secrets::deliver(&folder, spec, &attempt.credential, &attempt.secrets)
+        secrets::deliver(&folder, spec, &attempt.credential, &attempt.secrets, attempt.user.as_ref())
     });
     let secrets = match secrets {
         Ok(secrets) => secrets,
@@ -184,7 +189,8 @@ async fn perform(
             return Ok(Draft::unstarted(JobEnd::Setup { message }));
         }
     };
-    let mut metrics = Metrics::new(layout.metrics.clone());
+    let owner = attempt.user.as_ref().map(|user| user.uid);
+    let mut metrics = Metrics::new(layout.metrics.clone(), owner);
     let execution = match exec::execute(attempt, layout, log, secrets.as_ref(), &mut metrics, terminate).await {
         Ok(execution) => execution,
         Err(message) => return Ok(Draft::unstarted(JobEnd::Setup { message })),
@@ -200,7 +206,7 @@ async fn perform(
     }
     let mut draft = Draft { end, outputs: outputs::Outputs::default(), metrics, started_at, ended_at, peak_rss_bytes };
     if draft.end == JobEnd::Succeeded {
-        match outputs::collect(layout, spec, &stores.outputs).await {
+        match outputs::collect(layout, spec, &stores.outputs, owner).await {
             Ok(outputs) => draft.outputs = outputs,
             Err(OutputsError::Bad(message)) => draft.end = JobEnd::BadOutput { message },
             Err(OutputsError::Store(message)) => draft.end = JobEnd::Setup { message },

@@ -27,7 +27,7 @@ use crate::{
     process,
     secrets::Delivered,
     setup::Layout,
-    spawn::spawn,
+    spawn::{is_not_assumed, spawn},
 };
 
 /// Between two heartbeats.
@@ -107,11 +107,15 @@ pub async fn execute(
     };
     let started_at = Millis::now();
     let (mut child, pipe) =
-        match spawn(&attempt.spec, layout, secrets.map(Delivered::folder), &attempt.memory, entrance) {
+        match spawn(attempt, layout, secrets.map(Delivered::folder), entrance) {
             Ok(started) => started,
             Err(error) => {
                 if let Limit::Cgroup(group) = limit {
                     group.remove().await?;
+                }
+                if is_not_assumed(&error) {
+                    let name = attempt.user.as_ref().map_or("", |user| &user.name);
+                    return Err(format!("run the program as user {name}: the kernel refuses"));
                 }
                 let code = match error.kind() {
                     io::ErrorKind::NotFound => 127,

@@ -3,6 +3,7 @@
 //! ```text
 //!   kickwheel-runner run --attempt-dir DIR --artifacts ROOT [OPTION...]     one attempt, from claim to result
 //!   kickwheel-runner agent --dir DIR [--detach]                             the local pool's agent
+//!   kickwheel-runner check-user --job-user JSON                             can jobs be that user's?
 //! ```
 //!
 //! Everything durable goes through the attempt's folder (`kickwheel_schemas::runner`), so neither of the two has to live
@@ -10,7 +11,8 @@
 //! no workflow, and talks to nobody but its folder and the artifact store.
 //!
 //! Read in this order: [`attempt`] is the story of one attempt; [`claim`], [`setup`], [`exec`] and [`outputs`] are its
-//! chapters, [`secrets`] and [`mask`] what keeps values out of sight; [`memory`], [`process`], [`log`] and [`metrics`] are what the execution stands on; [`agent`] is the other
+//! chapters, [`secrets`] and [`mask`] what keeps values out of sight, [`user`] what keeps the job of
+//! another user out of ours; [`memory`], [`process`], [`log`] and [`metrics`] are what the execution stands on; [`agent`] is the other
 //! program.
 
 mod agent;
@@ -28,6 +30,7 @@ mod process;
 mod secrets;
 mod setup;
 mod spawn;
+mod user;
 
 use std::process::ExitCode;
 
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Command::Run(options) => in_runtime(attempt::run(options)),
+        Command::CheckUser(user) => user::check(&user),
         Command::Agent(options) => match options.mode {
             AgentMode::Detach => agent::detach(&options),
             AgentMode::Foreground | AgentMode::Detached => in_runtime(agent::serve(options)),

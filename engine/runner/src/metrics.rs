@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{Read as _, Seek as _, SeekFrom},
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::PathBuf,
 };
 
+use kickwheel_artifacts::beneath;
 use serde::Deserialize;
 
 /// Most names that are kept; later new ones are dropped.
@@ -31,21 +32,22 @@ struct Line {
 /// Reads the file from where it stopped.
 pub struct Metrics {
     path: PathBuf,
+    owner: Option<u32>,
     offset: u64,
     last: BTreeMap<String, f64>,
     malformed: u64,
 }
 
 impl Metrics {
-    /// Metrics that will be written to `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, offset: 0, last: BTreeMap::new(), malformed: 0 }
+    /// Metrics that will be written to `path`, by `owner` if that is not us.
+    pub fn new(path: PathBuf, owner: Option<u32>) -> Self {
+        Self { path, owner, offset: 0, last: BTreeMap::new(), malformed: 0 }
     }
 
     /// Takes in complete lines that were written since, at most a few megabytes of them. Says whether there may be more.
     pub fn refresh(&mut self) -> bool {
         let mut bytes = Vec::new();
-        let read = File::open(&self.path).and_then(|mut file| {
+        let read = self.open().and_then(|mut file| {
             file.seek(SeekFrom::Start(self.offset))?;
             file.take(READ_LIMIT).read_to_end(&mut bytes)
         });
@@ -72,7 +74,7 @@ impl Metrics {
     pub fn finish(mut self) -> (BTreeMap<String, f64>, u64) {
         while self.refresh() {}
         let mut rest = Vec::new();
-        let read = File::open(&self.path).and_then(|mut file| {
+        let read = self.open().and_then(|mut file| {
             file.seek(SeekFrom::Start(self.offset))?;
             file.take(LINE_LIMIT as u64).read_to_end(&mut rest)
         });
@@ -85,6 +87,11 @@ impl Metrics {
     /// The fraction done, when the job reports one.
     pub fn progress(&self) -> Option<f64> {
         self.last.get(PROGRESS).map(|fraction| fraction.clamp(0.0, 1.0))
+    }
+
+    /// Whatever the job has put there: a pipe must not hold up the supervision.
+    fn open(&self) -> io::Result<File> {
+        beneath::owned(beneath::open_file(&self.path)?, self.owner)
     }
 
     fn take(&mut self, line: &[u8]) {
@@ -115,7 +122,7 @@ mod tests {
     #[test]
     fn the_last_finite_value_of_each_name_counts() {
         let mut file = tempfile::NamedTempFile::new().expect("temporary files can be made");
-        let mut metrics = Metrics::new(file.path().to_owned());
+        let mut metrics = Metrics::new(file.path().to_owned(), None);
         let mut write = |text: &str| file.write_all(text.as_bytes()).expect("it can be written");
         write("{\"name\":\"loss\",\"value\":2,\"step\":1}\n{\"name\":\"progress\",\"value\":0.5}\n{\"name\":\"lo");
         assert!(!metrics.refresh());
@@ -132,8 +139,26 @@ mod tests {
     }
 
     #[test]
+    fn a_pipe_in_place_of_the_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().expect("temporary folders can be made");
+        let path = folder.path().join("metrics");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &path,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .expect("pipes can be made");
+        let (told, answer) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(Metrics::new(path, None).refresh()));
+        let more = answer.recv_timeout(std::time::Duration::from_secs(10));
+        assert_eq!(more, Ok(false));
+    }
+
+    #[test]
     fn a_missing_file_is_no_metrics() {
-        let (values, malformed) = Metrics::new("/nowhere/at/all".into()).finish();
+        let (values, malformed) = Metrics::new("/nowhere/at/all".into(), None).finish();
         assert!(values.is_empty());
         assert_eq!(malformed, 0);
     }

@@ -2,19 +2,24 @@
 
 use std::path::PathBuf;
 
+use kickwheel_schemas::runner::JobUser;
+
 use crate::secrets::MEMORY;
 
 /// Shown for `--help` and after a mistake.
 pub const USAGE: &str = "usage:
   kickwheel-runner run --attempt-dir DIR --artifacts ROOT [--outputs ROOT] [--secrets DIR]
-                       [--cgroup DIR | --container]
+                       [--cgroup DIR | --container] [--job-user JSON]
       Claim and execute one attempt, write its result into DIR. Inputs are read from the store at
       --artifacts, outputs are stored there or at --outputs. Secrets are laid out below --secrets,
       a file system in memory (/dev/shm). --container: this program and the job are all that runs
-      in the container, whose memory limit is the job's.
+      in the container, whose memory limit is the job's. --job-user: the job is another user's,
+      with a folder below the one that is named there.
   kickwheel-runner agent --dir DIR [--detach]
       Start runners for the local pool in DIR, as asked over DIR/agent.sock. With --detach,
-      go into the background and return when the socket answers.";
+      go into the background and return when the socket answers.
+  kickwheel-runner check-user --job-user JSON
+      Try whether jobs can be that user's, and whether it reaches its folder.";
 
 /// What to do.
 #[derive(Debug, PartialEq)]
@@ -27,6 +32,8 @@ pub enum Command {
     Run(Run),
     /// Be the agent.
     Agent(Agent),
+    /// Try to be another user.
+    CheckUser(JobUser),
 }
 
 /// Options of `run`.
@@ -42,6 +49,8 @@ pub struct Run {
     pub secrets: PathBuf,
     /// How the job's memory can be limited.
     pub memory: Memory,
+    /// Whose the job is, when it is not ours.
+    pub user: Option<JobUser>,
 }
 
 /// What there is to limit memory with.
@@ -81,11 +90,12 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
     let command = arguments.next().unwrap_or_default();
     let (mut attempt, mut artifacts, mut cgroup, mut folder) = (None, None, None, None);
     let (mut outputs, mut secrets, mut container) = (None, None, false);
+    let mut user = None;
     let mut mode = AgentMode::Foreground;
     match command.as_str() {
         "--help" | "-h" | "help" => return Ok(Command::Help),
         "--version" | "-V" => return Ok(Command::Version),
-        "run" | "agent" => {}
+        "run" | "agent" | "check-user" => {}
         other => return Err(format!("unknown command {other:?}")),
     }
     while let Some(argument) = arguments.next() {
@@ -95,6 +105,12 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
             ("run", "--outputs") => &mut outputs,
             ("run", "--secrets") => &mut secrets,
             ("run", "--cgroup") => &mut cgroup,
+            ("run" | "check-user", "--job-user") => {
+                let text = arguments.next().ok_or_else(|| format!("{argument} needs a value"))?;
+                let read = serde_json::from_str(&text).map_err(|error| format!("{argument} is no user: {error}"))?;
+                user = Some(read);
+                continue;
+            }
             ("run", "--container") => {
                 container = true;
                 continue;
@@ -124,7 +140,12 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<Command, Str
             (None, true) => Memory::Container,
             (None, false) => Memory::Watch,
         };
-        Ok(Command::Run(Run { attempt, artifacts, outputs, secrets, memory }))
+        if user.is_some() && memory == Memory::Container {
+            return Err("--job-user and --container exclude each other".to_owned());
+        }
+        Ok(Command::Run(Run { attempt, artifacts, outputs, secrets, memory, user }))
+    } else if command == "check-user" {
+        user.map(Command::CheckUser).ok_or_else(|| format!("{command} needs --job-user"))
     } else {
         Ok(Command::Agent(Agent { folder: required(folder, "--dir")?, mode }))
     }
@@ -146,12 +167,20 @@ mod tests {
             outputs: Some("o".into()),
             secrets: MEMORY.into(),
             memory: Memory::Delegated("c".into()),
+            user: None,
         };
         assert_eq!(words("run --cgroup c --artifacts b --outputs o --attempt-dir a"), Ok(Command::Run(expected)));
         let Ok(Command::Run(run)) = words("run --container --artifacts b --secrets s --attempt-dir a") else {
             panic!("they are all known")
         };
         assert_eq!((run.memory, run.secrets), (Memory::Container, "s".into()));
+        let text = r#"{"name":"j","uid":1,"groups":[2],"group":3,"folder":"f"}"#;
+        let user = JobUser { name: "j".to_owned(), uid: 1, groups: vec![2], group: 3, folder: "f".to_owned() };
+        assert_eq!(words(&format!("check-user --job-user {text}")), Ok(Command::CheckUser(user.clone())));
+        let Ok(Command::Run(run)) = words(&format!("run --job-user {text} --artifacts b --attempt-dir a")) else {
+            panic!("they are all known")
+        };
+        assert_eq!(run.user, Some(user));
         assert_eq!(
             words("agent --detach --dir d"),
             Ok(Command::Agent(Agent { folder: "d".into(), mode: AgentMode::Detach }))
@@ -169,6 +198,8 @@ mod tests {
             "run --attempt-dir",
             "agent",
             "agent --artifacts a --dir d",
+            "check-user",
+            "run --attempt-dir a --artifacts b --job-user nobody",
         ] {
             assert!(words(bad).is_err(), "{bad:?}");
         }

@@ -5,12 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use kickwheel_artifacts::{ArtifactError, Artifacts};
+use kickwheel_artifacts::{ArtifactError, Artifacts, beneath};
 use kickwheel_schemas::{ArtifactRef, runner::JobSpec};
 use serde_json::{Map, Value};
 
@@ -48,10 +50,15 @@ pub enum OutputsError {
     Store(String),
 }
 
-/// Reads the values and stores the paths.
-pub async fn collect(layout: &Layout, spec: &JobSpec, artifacts: &Artifacts) -> Result<Outputs, OutputsError> {
+/// Reads the values and stores the paths. What belongs to others than `owner` is refused, when the job is not ours.
+pub async fn collect(
+    layout: &Layout,
+    spec: &JobSpec,
+    artifacts: &Artifacts,
+    owner: Option<u32>,
+) -> Result<Outputs, OutputsError> {
     let mut outputs = Outputs::default();
-    let mut written = read_values(&layout.output).map_err(OutputsError::Bad)?;
+    let mut written = read_values(&layout.output, owner).map_err(OutputsError::Bad)?;
     for name in &spec.output_values {
         let value = written.remove(name).ok_or_else(|| {
             OutputsError::Bad(format!(
@@ -68,22 +75,17 @@ pub async fn collect(layout: &Layout, spec: &JobSpec, artifacts: &Artifacts) -> 
     }
     outputs.undeclared = written.into_iter().map(|(name, _)| name).collect();
     for (name, declared) in &spec.output_paths {
-        let stored = store_path(&layout.work, name, declared, artifacts).await?;
+        let stored = store_path(&layout.work, name, declared, artifacts, owner).await?;
         outputs.artifacts.insert(name.clone(), stored);
     }
     Ok(outputs)
 }
 
 /// Merges the objects in the file, later ones winning. They need not be one per line: a pretty-printed object is taken too.
-fn read_values(path: &Path) -> Result<Map<String, Value>, String> {
-    let length = match fs::metadata(path) {
-        Ok(metadata) => metadata.len(),
-        Err(_) => return Ok(Map::new()),
-    };
-    if length > FILE_LIMIT {
-        return Err(format!("$KICKWHEEL_OUTPUT has {length} bytes; the limit is {FILE_LIMIT}"));
-    }
-    let bytes = fs::read(path).map_err(|error| format!("$KICKWHEEL_OUTPUT cannot be read: {error}"))?;
+fn read_values(path: &Path, owner: Option<u32>) -> Result<Map<String, Value>, String> {
+    let bytes = beneath::read(path, FILE_LIMIT, owner)
+        .map_err(|error| format!("$KICKWHEEL_OUTPUT cannot be read: {error}"))?
+        .unwrap_or_default();
     let mut merged = Map::new();
     for item in serde_json::Deserializer::from_slice(&bytes).into_iter::<Map<String, Value>>() {
         merged.extend(item.map_err(|error| format!("$KICKWHEEL_OUTPUT holds no JSON objects: {error}"))?);
@@ -91,16 +93,21 @@ fn read_values(path: &Path) -> Result<Map<String, Value>, String> {
     Ok(merged)
 }
 
-async fn store_path(work: &Path, name: &str, declared: &str, store: &Artifacts) -> Result<ArtifactRef, OutputsError> {
+async fn store_path(
+    work: &Path,
+    name: &str,
+    declared: &str,
+    store: &Artifacts,
+    owner: Option<u32>,
+) -> Result<ArtifactRef, OutputsError> {
     let bad = |problem: String| OutputsError::Bad(format!("output `{name}` at {declared:?}: {problem}"));
     let path = output_path(declared).map_err(|error| bad(format!("failed to {error}")))?;
     let location = locate(work, path).map_err(bad)?;
     let deadline = Instant::now() + STORE_PATIENCE;
     loop {
-        let stored = if location.is_dir() {
-            store.put_folder(&location, |_| true).await
-        } else {
-            store.put_file(&location).await
+        let stored = match open(work, &location, owner).map_err(bad)? {
+            Opened::Folder(folder) => store.put_opened_folder(folder, &location, owner, |_| true).await,
+            Opened::File(file) => store.put_opened(file, &location).await,
         };
         match stored {
             Ok(stored) => return Ok(ArtifactRef { path: path.to_owned(), ..stored }),
@@ -113,6 +120,29 @@ async fn store_path(work: &Path, name: &str, declared: &str, store: &Artifacts) 
             Err(_) => tokio::time::sleep(STORE_RETRY).await,
         }
     }
+}
+
+enum Opened {
+    File(File),
+    Folder(OwnedFd),
+}
+
+/// Opens what was located. A program outside the job that was handed the folder could put a link in its place meanwhile,
+/// and we may read more than it: so no link is followed on the way.
+fn open(work: &Path, location: &Path, owner: Option<u32>) -> Result<Opened, String> {
+    let work = work.canonicalize().map_err(|error| error.to_string())?;
+    let below = location.strip_prefix(&work).ok().and_then(Path::to_str).ok_or("its path is not UTF-8; rename it")?;
+    let components: Vec<&str> = below.split('/').filter(|name| !name.is_empty()).collect();
+    let root = File::open(&work).map_err(|error| error.to_string())?;
+    let opened = if location.is_dir() {
+        beneath::folder_at(&root, &components).map(Opened::Folder)
+    } else {
+        beneath::open_at(&root, &components).and_then(|file| beneath::owned(file, owner)).map(Opened::File)
+    };
+    opened.map_err(|error| match error.kind() {
+        io::ErrorKind::Other => "it is neither a regular file nor a folder".to_owned(),
+        _ => error.to_string(),
+    })
 }
 
 /// The place of an output, which exists and lies inside the work folder even when folders on the way are links.
@@ -145,7 +175,7 @@ mod tests {
         let check = |text: &str, expected: Option<Value>| {
             let file = tempfile::NamedTempFile::new().expect("temporary files can be made");
             fs::write(file.path(), text).expect("it can be written");
-            assert_eq!(read_values(file.path()).ok().map(Value::Object), expected, "{text:?}");
+            assert_eq!(read_values(file.path(), None).ok().map(Value::Object), expected, "{text:?}");
         };
         check("", Some(serde_json::json!({})));
         check("{\"a\": 1}\n{\"a\": 2, \"b\": [3]}\n", Some(serde_json::json!({"a": 2, "b": [3]})));
@@ -165,7 +195,17 @@ mod tests {
         fs::write(work.join("own"), "o").expect("it can be written");
         std::os::unix::fs::symlink(&outside, work.join("link")).expect("links can be made");
         std::os::unix::fs::symlink("own", work.join("alias")).expect("links can be made");
-        assert!(locate(&work, "own").is_ok());
+        let own = locate(&work, "own").expect("it is inside");
+        assert!(matches!(open(&work, &own, None), Ok(Opened::File(_))));
+        // What was a file when it was located is a link when it is opened.
+        fs::remove_file(&own).expect("it is there");
+        std::os::unix::fs::symlink(outside.join("secret"), &own).expect("links can be made");
+        assert!(open(&work, &own, None).is_err());
+        fs::remove_file(&own).expect("it is there");
+        fs::write(&own, "o").expect("it can be written");
+        let itself = rustix::process::geteuid().as_raw();
+        assert!(open(&work, &own, Some(itself)).is_ok());
+        assert!(open(&work, &own, Some(itself + 1)).is_err_and(|problem| problem.contains("belongs to user")));
         for bad in ["link/secret", "link", "alias", "absent"] {
             assert!(locate(&work, bad).is_err(), "{bad}");
         }

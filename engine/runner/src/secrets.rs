@@ -1,7 +1,7 @@
 //! Laying the attempt's secrets out as files in memory, and removing them whatever happens.
 //!
 //! The sealed document is opened with the attempt's credential and removed. The files lie in a folder of their own below
-//! `/dev/shm` (in a container: below a file system in memory made for it), readable by their owner only, and go when the
+//! `/dev/shm` (in a container: below a file system in memory made for it), readable by their owner only (and by another user whose the job is), and go when the
 //! job has ended. If this runner is killed, whoever notices (the agent, the pool) removes the folder, whose name follows
 //! from the attempt's. Never on a disk: a base that is not in memory is an error, not a reason to fall back.
 
@@ -14,9 +14,11 @@ use std::{
 
 use kickwheel_artifacts::path::check;
 use kickwheel_schemas::{
-    runner::{JobSpec, file},
+    runner::{JobSpec, JobUser, file},
     sealed::{Sealed, Secrets, memory_folder},
 };
+
+use crate::user;
 
 /// Where files in memory are by default.
 pub const MEMORY: &str = "/dev/shm";
@@ -57,8 +59,15 @@ pub fn discard(folder: &Path) {
     let _ = fs::remove_dir_all(folder);
 }
 
-/// Lays out what the specification names, or nothing if it names nothing. `folder` is the attempt's.
-pub fn deliver(folder: &Path, spec: &JobSpec, credential: &str, base: &Path) -> Result<Option<Delivered>, String> {
+/// Lays out what the specification names, or nothing if it names nothing. `folder` is the attempt's; a `user` who is not
+/// us may read the files through the attempt's group.
+pub fn deliver(
+    folder: &Path,
+    spec: &JobSpec,
+    credential: &str,
+    base: &Path,
+    user: Option<&JobUser>,
+) -> Result<Option<Delivered>, String> {
     if spec.secrets.is_empty() {
         return Ok(None);
     }
@@ -77,6 +86,12 @@ pub fn deliver(folder: &Path, spec: &JobSpec, credential: &str, base: &Path) -> 
     // Removed when the guard is, also if laying out fails half-way.
     let delivered = Delivered { folder: memory_folder(base, folder), secrets };
     lay_out(&delivered, base)?;
+    if let Some(user) = user {
+        let files = delivered.secrets.files().map(|name| (delivered.folder.join(name), 0o440));
+        for (path, mode) in files.chain([(delivered.folder.clone(), 0o750)]) {
+            user::share(&path, user, mode).map_err(|error| format!("share {}: {error}", path.display()))?;
+        }
+    }
     fs::remove_file(&path).map_err(|error| format!("remove {}: {error}", path.display()))?;
     Ok(Some(delivered))
 }
@@ -144,7 +159,7 @@ mod tests {
     fn files_are_private_and_go_with_the_job() {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         seal(folder.path(), &[("token", "hunter22")].into_iter().collect());
-        let delivered = deliver(folder.path(), &spec(), "credential", Path::new(MEMORY)).expect("it opens");
+        let delivered = deliver(folder.path(), &spec(), "credential", Path::new(MEMORY), None).expect("it opens");
         let delivered = delivered.expect("there are some");
         let path = delivered.folder().join("token");
         assert_eq!(fs::read(&path).expect("it is there"), b"hunter22");
@@ -161,7 +176,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("temporary folders can be made");
         let memory = Path::new(MEMORY);
         let refuse = |credential: &str, base: &Path, expected: &str| {
-            let error = deliver(folder.path(), &spec(), credential, base).expect_err("it is refused");
+            let error = deliver(folder.path(), &spec(), credential, base, None).expect_err("it is refused");
             assert!(error.contains(expected), "{error}");
             assert!(!memory_folder(base, folder.path()).exists());
         };

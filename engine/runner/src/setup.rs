@@ -12,11 +12,15 @@ use std::{
 };
 
 use kickwheel_artifacts::{Access, ArtifactError, Artifacts, path::check};
-use kickwheel_schemas::runner::{JobSpec, Program, file};
+use kickwheel_schemas::runner::{JobSpec, JobUser, Program, file};
 
-/// Where things lie in the attempt's folder.
+use crate::user;
+
+/// Where things lie in the folder that the job sees: the attempt's own, or another user's.
 #[derive(Clone, Debug)]
 pub struct Layout {
+    /// The folder itself.
+    pub folder: PathBuf,
     /// Working folder of the job.
     pub work: PathBuf,
     /// `$TMPDIR`.
@@ -30,9 +34,10 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of the attempt in `folder`.
+    /// In `folder`.
     pub fn of(folder: &Path) -> Self {
         Self {
+            folder: folder.to_owned(),
             work: folder.join(file::WORK),
             temporary: folder.join("tmp"),
             output: folder.join("output.jsonl"),
@@ -49,11 +54,19 @@ pub fn output_path(declared: &str) -> Result<&str, ArtifactError> {
     Ok(path)
 }
 
-/// Makes everything. A failure is the platform's, with the reason for people.
-pub async fn lay_out(layout: &Layout, spec: &JobSpec, artifacts: &Artifacts) -> Result<(), String> {
+/// Makes everything, and hands it over to `user`. A failure is the platform's, with the reason for people.
+pub async fn lay_out(
+    layout: &Layout,
+    spec: &JobSpec,
+    artifacts: &Artifacts,
+    user: Option<&JobUser>,
+) -> Result<(), String> {
     let make = |folder: &Path| {
         fs::create_dir_all(folder).map_err(|error| format!("make the folder {}: {error}", folder.display()))
     };
+    if user.is_some() {
+        user::make_folder(&layout.folder)?;
+    }
     make(&layout.work)?;
     make(&layout.temporary)?;
     // The files for values and metrics come into being when the job appends to them.
@@ -82,5 +95,8 @@ pub async fn lay_out(layout: &Layout, spec: &JobSpec, artifacts: &Artifacts) -> 
             make(folder)?;
         }
     }
-    Ok(())
+    match user {
+        Some(user) => user::hand_over(&layout.folder, user),
+        None => Ok(()),
+    }
 }

@@ -19,6 +19,7 @@ pub mod triggers;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use kickwheel_egress::Settings as EgressSettings;
+use kickwheel_pool::OtherUser;
 use kickwheel_schemas::{
     Millis,
     api::{DiagnosticView, RunPhase},
@@ -60,8 +61,8 @@ pub struct Config {
     pub secrets_key: KeySource,
     /// Whether steps without an image may run as processes of this machine.
     pub host_processes: bool,
-    /// The Unix user that such processes run as; none: the engine's own.
-    pub job_user: Option<String>,
+    /// The Unix user that such processes run as, and a folder that it reaches; none: the engine's own.
+    pub job_user: Option<OtherUser>,
     /// What may be asked of other machines, and how: by mirrors and pollers.
     pub egress: EgressSettings,
     /// How long a poll must have seen a difference before it tells: hooks and webhooks come first.

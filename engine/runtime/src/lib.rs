@@ -42,4 +42,5 @@ pub use engine::{
 };
 pub use error::{ApiError, StartError};
 pub use kickwheel_egress::Settings as EgressSettings;
+pub use kickwheel_pool::OtherUser;
 pub use kickwheel_store::rows::WatchRow;

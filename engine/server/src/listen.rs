@@ -101,7 +101,7 @@ pub enum BindError {
     /// Whoever may start runs could read the engine's keys.
     #[error(
         "listen on {address}: it is not a loopback address, and steps would run as the engine's own user, who can read its \
-         keys; give --host-processes off, and each step an image"
+         keys; name another Unix user for them with --job-user, or give --host-processes off, and each step an image"
     )]
     HostProcesses {
         /// The address that was resolved.

@@ -2,6 +2,7 @@
 //!
 //! What goes wrong on purpose (kills, full disks, locked databases) is in `faults`.
 
+mod abroad;
 mod bus;
 mod chains;
 mod cron;

@@ -11,7 +11,7 @@ use std::{
     time::Instant,
 };
 
-use kickwheel_runtime::{Config, EgressSettings, Engine, StartError};
+use kickwheel_runtime::{Config, EgressSettings, Engine, OtherUser, StartError};
 use kickwheel_server::{BindError, Exposure, ServerConfig, Tls, TlsFiles};
 use kickwheel_triggers::Triggers;
 use serde_json::json;
@@ -56,7 +56,7 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
             pure_batching: !args.no_pure_batching,
             secrets_key: places::secrets_key(args.secrets_key_file.as_deref()),
             host_processes: args.host_processes == OnOff::On,
-            job_user: args.job_user.clone(),
+            job_user: job_user(&args, &data),
             egress: egress(&args)?,
             poll_grace: args.poll_grace,
         }) => engine.map_err(not_started)?,
@@ -115,6 +115,12 @@ pub async fn serve(session: &Session, args: Serve) -> Outcome {
         Ok(Err(e)) => Err(Failure::new(Exit::Refused, "serve", format!("cannot serve: {e}"))),
         Err(e) => Err(Failure::new(Exit::Refused, "serve", format!("the server ended by itself: {e}"))),
     }
+}
+
+/// Whose host processes are.
+fn job_user(args: &Serve, data: &Path) -> Option<OtherUser> {
+    let folder = args.job_folder.clone().unwrap_or_else(|| places::job_folder(data));
+    args.job_user.clone().map(|name| OtherUser { name, folder })
 }
 
 /// What may be asked of other machines.

@@ -5,11 +5,11 @@
 
 use std::{fs::File, io, path::Path};
 
-use kickwheel_artifacts::{ArtifactError, Artifacts, path::check, store::location};
+use kickwheel_artifacts::{ArtifactError, Artifacts, beneath, path::check, store::location};
 use kickwheel_schemas::{ArtifactRef, Digest, Manifest, runner::JobResult};
 
 use super::container::OUTPUTS;
-use crate::{PoolError, beneath};
+use crate::PoolError;
 
 /// Longest manifest that is read into memory, in bytes.
 const MANIFEST_LIMIT: u64 = 512 << 20;

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! What is decided on is read from `kept` or carries a MAC; what the job can write is read with the care of
-//! [`crate::beneath`]. An attempt exists as soon as `kept/<name>/spec.json` does.
+//! [`kickwheel_artifacts::beneath`]. An attempt exists as soon as `kept/<name>/spec.json` does.
 
 use std::{
     fs::{self, File},
@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use kickwheel_artifacts::{Attempts, Document, attempt::DOCUMENT_LIMIT};
+use kickwheel_artifacts::{Attempts, Document, attempt::DOCUMENT_LIMIT, beneath};
 use kickwheel_schemas::{
     AttemptKey,
     runner::{JobResult, JobSpec, RunnerExit, file},
@@ -24,7 +24,7 @@ use kickwheel_schemas::{
 use serde::{Deserialize, Serialize};
 
 use super::container::OUTPUTS;
-use crate::{PoolError, Request, beneath};
+use crate::{PoolError, Request};
 
 /// The pool's own note: what the attempt asked for, and the image's id when it was started.
 const PLAN_FILE: &str = "plan.json";
@@ -132,7 +132,7 @@ impl Places {
     /// A document that the job could have written: nonsense is none, and so is what cannot be opened as a file.
     pub fn untrusted<D: Document>(&self, key: &AttemptKey) -> Option<D> {
         let limit = if D::NAME == file::RESULT { DOCUMENT_LIMIT } else { SMALL_LIMIT };
-        match beneath::read(&self.attempt(key).join(D::NAME), limit) {
+        match beneath::read(&self.attempt(key).join(D::NAME), limit, None) {
             Ok(bytes) => serde_json::from_slice(&bytes?).ok(),
             Err(error) => {
                 tracing::warn!(attempt = %key, document = D::NAME, %error, "a document is ignored");

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use kickwheel_schemas::runner::{AgentReply, AgentRequest};
+use kickwheel_schemas::runner::{AgentReply, AgentRequest, JobUser, RunnerStart};
 use rustix::fs::OFlags;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufStream},
@@ -45,18 +45,28 @@ impl Client {
         Self { folder, runner, connection: Mutex::new(None) }
     }
 
-    /// Asks for a runner of an attempt.
-    pub async fn start(&self, attempt: &str, artifacts: &Path, cgroup: Option<&Path>) -> Result<(), PoolError> {
+    /// Asks for a runner of an attempt, whose job is `user`'s if that is not us.
+    pub async fn start(
+        &self,
+        attempt: &str,
+        artifacts: &Path,
+        cgroup: Option<&Path>,
+        user: Option<JobUser>,
+    ) -> Result<(), PoolError> {
         let text = |path: &Path| {
             path.to_str()
                 .map(str::to_owned)
                 .ok_or_else(|| self.problem(format!("the path {} is not UTF-8", path.display())))
         };
-        let request = AgentRequest::Start {
+        let start = RunnerStart {
             attempt: attempt.to_owned(),
             runner: text(&self.runner)?,
             artifacts: text(artifacts)?,
             cgroup: cgroup.map(text).transpose()?,
+        };
+        let request = match user {
+            Some(user) => AgentRequest::StartAs { start, user },
+            None => AgentRequest::Start(start),
         };
         match self.ask(&request).await? {
             AgentReply::Started { .. } => Ok(()),

@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -42,64 +42,92 @@ pub fn terminate(claim: &Claim) {
     }
 }
 
+/// By what the processes of an attempt are known when its runner is dead.
+#[derive(Debug)]
+pub struct Traces {
+    attempt: String,
+    /// In their environment.
+    marker: String,
+    heartbeat: Option<Heartbeat>,
+    cgroup: Option<PathBuf>,
+    /// The attempt's own Unix group, when the job is another user's.
+    group: Option<u32>,
+}
+
+impl Traces {
+    /// Of the attempt. A `group` is the attempt's alone.
+    pub fn of(attempt: &str, heartbeat: Option<Heartbeat>, cgroup: Option<PathBuf>, group: Option<u32>) -> Self {
+        let marker = format!("KICKWHEEL_ATTEMPT={attempt}");
+        Self { attempt: attempt.to_owned(), marker, heartbeat, cgroup, group }
+    }
+
+    /// Whether a live process is part of the attempt: by its environment, as the program itself, or by its groups.
+    fn lead_to(&self, pid: u32, members: &[u32]) -> bool {
+        if !stat(pid).is_some_and(|stat| stat.is_alive()) {
+            return false;
+        }
+        // Another user's environment cannot be read, and another user's process is none of ours.
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == self.marker.as_bytes())
+            || self.heartbeat.as_ref().is_some_and(|beat| beat.child_pid == pid && is_same(pid, beat.child_start_ticks))
+            || members.contains(&pid)
+            || self.group.is_some_and(|group| first_group(pid) == Some(group))
+    }
+
+    fn leftovers(&self) -> Vec<u32> {
+        let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+        let members = self.members();
+        processes
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|pid| self.lead_to(*pid, &members))
+            .collect()
+    }
+
+    fn kill(&self, pid: u32) {
+        if let Some(raw) = Pid::from_raw(pid as i32)
+            && let Ok(process) = pidfd_open(raw, PidfdFlags::empty())
+            && self.lead_to(pid, &self.members())
+        {
+            let _ = pidfd_send_signal(process, Signal::KILL);
+        }
+    }
+
+    fn members(&self) -> Vec<u32> {
+        let group = self.cgroup.as_ref();
+        let text = group.and_then(|group| fs::read_to_string(group.join("cgroup.procs")).ok()).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
 /// Kills what a dead runner left and waits until it is gone.
-pub fn end_leftovers(attempt: &str, heartbeat: Option<&Heartbeat>, group: Option<&Path>) -> Result<(), PoolError> {
-    let marker = format!("KICKWHEEL_ATTEMPT={attempt}");
+pub fn end_leftovers(traces: &Traces) -> Result<(), PoolError> {
     let deadline = Instant::now() + KILL_PATIENCE;
     loop {
-        let left = leftovers(&marker, heartbeat, group);
+        let left = traces.leftovers();
         if left.is_empty() {
             break;
         }
         if Instant::now() > deadline {
-            return Err(PoolError::Leftovers { attempt: attempt.to_owned(), pids: left });
+            return Err(PoolError::Leftovers { attempt: traces.attempt.clone(), pids: left });
         }
         for pid in left {
-            kill(pid, &marker, heartbeat, group);
+            traces.kill(pid);
         }
         std::thread::sleep(KILL_INTERVAL);
     }
-    if let Some(group) = group {
+    if let Some(group) = &traces.cgroup {
         // Absent when the job had no memory limit.
         let _ = fs::remove_dir(group);
     }
     Ok(())
 }
 
-fn leftovers(marker: &str, heartbeat: Option<&Heartbeat>, group: Option<&Path>) -> Vec<u32> {
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let members = members(group);
-    processes
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| belongs(*pid, marker, heartbeat, &members))
-        .collect()
-}
-
-fn kill(pid: u32, marker: &str, heartbeat: Option<&Heartbeat>, group: Option<&Path>) {
-    if let Some(raw) = Pid::from_raw(pid as i32)
-        && let Ok(process) = pidfd_open(raw, PidfdFlags::empty())
-        && belongs(pid, marker, heartbeat, &members(group))
-    {
-        let _ = pidfd_send_signal(process, Signal::KILL);
-    }
-}
-
-/// Whether a live process is part of the attempt: by its environment, as the program itself, or by its group.
-fn belongs(pid: u32, marker: &str, heartbeat: Option<&Heartbeat>, members: &[u32]) -> bool {
-    if !stat(pid).is_some_and(|stat| stat.is_alive()) {
-        return false;
-    }
-    // Another user's environment cannot be read, and another user's process is none of ours.
-    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-    environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
-        || heartbeat.is_some_and(|beat| beat.child_pid == pid && is_same(pid, beat.child_start_ticks))
-        || members.contains(&pid)
-}
-
-fn members(group: Option<&Path>) -> Vec<u32> {
-    let text = group.and_then(|group| fs::read_to_string(group.join("cgroup.procs")).ok()).unwrap_or_default();
-    text.lines().filter_map(|line| line.parse().ok()).collect()
+/// The real group of a process: of who it was, whatever program with other rights it executes.
+fn first_group(pid: u32) -> Option<u32> {
+    let status = fs::read(format!("/proc/{pid}/status")).ok()?;
+    let status = String::from_utf8_lossy(&status);
+    status.lines().find_map(|line| line.strip_prefix("Gid:"))?.split_whitespace().next()?.parse().ok()
 }
 
 fn is_same(pid: u32, start_ticks: u64) -> bool {

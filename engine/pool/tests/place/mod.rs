@@ -19,7 +19,7 @@ use std::{
 use futures::StreamExt as _;
 use kickwheel_artifacts::Artifacts;
 use kickwheel_pool::{
-    Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Observed, Pool, Request, docker::SharedFolder,
+    Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Observed, OtherUser, Pool, Request, docker::SharedFolder,
 };
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,
@@ -34,6 +34,9 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The key of every place's data folder.
 pub const KEY: &[u8] = b"the key of a data folder in a test";
 
+/// Whose the jobs of [`Member::OtherUser`] are.
+pub const JOB_USER: &str = "nobody";
+
 /// The image of every container in tests.
 pub const IMAGE: &str = "kickwheel-test/busybox:1";
 
@@ -42,6 +45,8 @@ pub const IMAGE: &str = "kickwheel-test/busybox:1";
 pub enum Member {
     /// Processes on this machine.
     Local,
+    /// The same, as [`JOB_USER`].
+    OtherUser,
     /// Containers of the engine that `KICKWHEEL_TEST_DOCKER` names.
     Docker,
 }
@@ -49,17 +54,22 @@ pub enum Member {
 impl Member {
     /// Those that can be tried here. One that is missing is said loudly, and fails with `REQUIRE_ALL=1`.
     pub fn all() -> Vec<Self> {
-        let mut members = vec![Self::Local];
+        let mut members = Self::of_this_machine();
         if docker_address().is_some() {
             members.push(Self::Docker);
         }
         members
     }
 
+    /// Those whose jobs are processes of this machine.
+    pub fn of_this_machine() -> Vec<Self> {
+        if can_be_others() { vec![Self::Local, Self::OtherUser] } else { vec![Self::Local] }
+    }
+
     /// Its name in a data folder.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Local => "local",
+            Self::Local | Self::OtherUser => "local",
             Self::Docker => "docker",
         }
     }
@@ -68,10 +78,24 @@ impl Member {
     pub fn parse(name: &str) -> Self {
         match name {
             "Local" => Self::Local,
+            "OtherUser" => Self::OtherUser,
             "Docker" => Self::Docker,
             other => panic!("no member is called {other}"),
         }
     }
+}
+
+/// Whether this process may run jobs as another user.
+pub fn can_be_others() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let root = rustix::process::geteuid().is_root();
+        assert!(root || std::env::var("REQUIRE_ALL").is_err(), "jobs of another user need root");
+        if !root {
+            println!("SKIPPED: the local pool with jobs of another user; it needs root");
+        }
+        root
+    })
 }
 
 /// The container engine of tests, with the image of tests in it.
@@ -122,7 +146,7 @@ impl Settings {
     pub fn of(member: Member, data: &Path) -> Self {
         let capacity = Capacity { cpu_milli: 8000, memory_bytes: 8 << 30, gpu: 0 };
         let address = match member {
-            Member::Local => String::new(),
+            Member::Local | Member::OtherUser => String::new(),
             Member::Docker => docker_address().expect("members that are missing are not tried"),
         };
         Self { runner: runner(member), capacity, shared: vec![data.join("shared")], address }
@@ -132,12 +156,17 @@ impl Settings {
     pub async fn open(self, member: Member, data: &Path) -> Pool {
         match member {
             Member::Local => Pool::Local(LocalPool::open(self.local(data)).await.expect("the pool opens")),
+            Member::OtherUser => {
+                let user = OtherUser { name: JOB_USER.to_owned(), folder: data.join("jobs") };
+                let config = LocalConfig { job_user: Some(user), ..self.local(data) };
+                Pool::Local(LocalPool::open(config).await.expect("the pool opens"))
+            }
             Member::Docker => Pool::Docker(DockerPool::open(self.docker(data)).await.expect("the pool opens")),
         }
     }
 
     /// `KICKWHEEL_TEST_CGROUP` names a delegated cgroup, to have memory limits tried by that mechanism.
-    fn local(self, data: &Path) -> LocalConfig {
+    pub fn local(self, data: &Path) -> LocalConfig {
         let mut config = LocalConfig::new(data.join("pool/local"), data.join("artifacts"), self.runner, KEY.to_vec());
         config.capacity = self.capacity;
         config.cgroup = std::env::var_os("KICKWHEEL_TEST_CGROUP").map(PathBuf::from);
@@ -187,6 +216,12 @@ impl Place {
         let shared = folder.path().join("shared");
         fs::create_dir(&shared).expect("it can be made");
         fs::set_permissions(&shared, fs::Permissions::from_mode(0o777)).expect("it is ours");
+        if member == Member::OtherUser {
+            // What an engine's data folder keeps closed as a whole; here the jobs' folders are in it too.
+            let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+            mode(folder.path(), 0o711).expect("it is ours");
+            mode(artifacts.root(), 0o700).expect("it is ours");
+        }
         let mut settings = Settings::of(member, folder.path());
         change(&mut settings);
         let pool = settings.open(member, folder.path()).await;
@@ -297,7 +332,7 @@ impl Drop for Place {
 /// What a small job asks for.
 pub fn small(member: Member) -> Request {
     let image = match member {
-        Member::Local => None,
+        Member::Local | Member::OtherUser => None,
         Member::Docker => Some(IMAGE.to_owned()),
     };
     Request { cpu_milli: 1000, image, ..Request::default() }
@@ -399,7 +434,7 @@ pub async fn pid_in(path: &Path) -> u32 {
 pub fn runner(member: Member) -> PathBuf {
     static RUNNERS: [OnceLock<PathBuf>; 2] = [OnceLock::new(), OnceLock::new()];
     let (slot, named) = match member {
-        Member::Local => (&RUNNERS[0], "KICKWHEEL_RUNNER"),
+        Member::Local | Member::OtherUser => (&RUNNERS[0], "KICKWHEEL_RUNNER"),
         Member::Docker => (&RUNNERS[1], "KICKWHEEL_RUNNER_EMBED"),
     };
     slot.get_or_init(|| match std::env::var_os(named) {
@@ -416,7 +451,7 @@ fn build_runner(member: Member) -> PathBuf {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--quiet", "--package", "kickwheel-runner", "--target-dir"]);
     let runner = match member {
-        Member::Local => {
+        Member::Local | Member::OtherUser => {
             build.arg(target);
             if profile.file_name().is_some_and(|name| name == "release") {
                 build.arg("--release");

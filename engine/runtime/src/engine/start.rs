@@ -85,10 +85,6 @@ fn part(name: &'static str, e: &dyn std::fmt::Display) -> StartError {
 async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> {
     let key =
         hex::decode(folder.kept_text("key", random_hex::<32>)?).map_err(|e| part("key of the data folder", &e))?;
-    if let Some(user) = &config.job_user {
-        let message = format!("it cannot run jobs as {user:?} yet; leave --job-user away, or say --host-processes off");
-        return Err(StartError::Part { part: "local pool", message });
-    }
     let temporary = folder.path("tmp");
     // What a killed engine left half-made there belongs to nobody.
     let _ = std::fs::remove_dir_all(&temporary);
@@ -110,6 +106,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     let mut local =
         LocalConfig::new(folder.path("pool/local"), folder.path("artifacts"), config.runner.clone(), key.clone());
     local.capacity = capacity;
+    local.job_user.clone_from(&config.job_user);
     let local = Pool::Local(LocalPool::open(local).await.map_err(|e| part("local pool", &e))?);
     let docker = match &config.docker {
         None => None,

@@ -7,6 +7,10 @@
 use std::{
     fs::File,
     io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     path::Path,
 };
 
@@ -22,22 +26,43 @@ pub fn open_file(path: &Path) -> io::Result<File> {
 
 /// Opens a regular file at `components` below `folder`, which is not the job's to replace; the components are.
 pub fn open_below(folder: &Path, components: &[&str]) -> io::Result<File> {
+    open_at(openat(CWD, folder, FOLDER, Mode::empty())?, components)
+}
+
+/// The same below a folder that is open.
+pub fn open_at(folder: impl AsFd, components: &[&str]) -> io::Result<File> {
     let (last, folders) = components.split_last().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut open = openat(CWD, folder, FOLDER, Mode::empty())?;
-    for name in folders {
+    let folder = folder_at(folder, folders)?;
+    regular(openat(&folder, *last, READ, Mode::empty())?.into())
+}
+
+/// Opens the folder at `components` below one that is open; that one again if there are none.
+pub fn folder_at(folder: impl AsFd, components: &[&str]) -> io::Result<OwnedFd> {
+    let mut open = openat(folder, ".", FOLDER, Mode::empty())?;
+    for name in components {
         open = openat(&open, *name, FOLDER, Mode::empty())?;
     }
-    regular(openat(&open, *last, READ, Mode::empty())?.into())
+    Ok(open)
+}
+
+/// Refuses a file that is not `owner`'s: a job may have linked to one that only we can read.
+pub fn owned(file: File, owner: Option<u32>) -> io::Result<File> {
+    match (owner, file.metadata()?.uid()) {
+        (Some(owner), found) if owner != found => {
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {found}, not to the job's")))
+        }
+        (Some(_) | None, _) => Ok(file),
+    }
 }
 
 fn regular(file: File) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no regular file")) }
 }
 
-/// The whole file, none if there is nothing that can be opened as one. Longer files are an error.
-pub fn read(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
+/// The whole file, none if there is none. Longer files are an error, and so are another's where `owner` is said.
+pub fn read(path: &Path, limit: u64, owner: Option<u32>) -> io::Result<Option<Vec<u8>>> {
     let file = match open_file(path) {
-        Ok(file) => file,
+        Ok(file) => owned(file, owner)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
@@ -91,13 +116,17 @@ mod tests {
         for path in [&["link", "b", "file"][..], &["file"], &["inside"], &["pipe"], &["a"], &["..", "other", "b"]] {
             assert!(open_below(&own, path).is_err(), "{path:?}");
         }
-        assert!(read(&own.join("file"), 100).is_err());
-        assert!(read(&own.join("absent"), 100).expect("it is absent").is_none());
-        assert!(read(&own.join("a/b/file"), 2).is_err(), "it is too long");
+        assert!(read(&own.join("file"), 100, None).is_err());
+        assert!(read(&own.join("absent"), 100, None).expect("it is absent").is_none());
+        assert!(read(&own.join("a/b/file"), 2, None).is_err(), "it is too long");
+        let itself = rustix::process::geteuid().as_raw();
+        let whole = |owner| read(&own.join("a/b/file"), 100, Some(owner));
+        assert_eq!(whole(itself).expect("it is ours"), Some(b"own".to_vec()));
+        assert!(whole(itself + 1).is_err(), "it is another's");
         // A link under the name is replaced, not followed.
         put(&own, "file", b"new").expect("it can be written");
         assert_eq!(std::fs::read(other.join("b/file")).expect("it is there"), b"other");
-        assert_eq!(read(&own.join("file"), 3).expect("it is a file"), Some(b"new".to_vec()));
+        assert_eq!(read(&own.join("file"), 3, None).expect("it is a file"), Some(b"new".to_vec()));
         put(&own, "a", b"x").expect_err("a folder is there");
         assert_eq!(std::fs::read_dir(&own).expect("it is there").count(), 5, "no draft is left");
     }
