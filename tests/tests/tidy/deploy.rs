@@ -1,4 +1,5 @@
-//! The systemd units: `systemd-analyze verify` accepts them, and what they start is a command of ours.
+//! The systemd units: `systemd-analyze verify` accepts them, and what they start is a command of ours. So with
+//! the additions beside them.
 
 use std::{path::Path, process::Command};
 
@@ -36,6 +37,13 @@ fn systemd_accepts_the_units() {
         std::fs::write(&path, copy).expect("write the copy");
         paths.push(path);
     }
+    // With what an administrator may put beside them, too.
+    for addition in tree::files_ending(".conf").into_iter().filter(|path| path.starts_with("deploy/")) {
+        let name = Path::new(addition).strip_prefix("deploy").expect("it lies there");
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a file lies in a folder")).expect("make the folder");
+        std::fs::write(&path, tree::read(addition).replace(INSTALLED, "/bin/true")).expect("write the copy");
+    }
     let output = Command::new("systemd-analyze")
         .args(["verify", "--man=no", "--recursive-errors=no"])
         .args(&paths)
@@ -54,9 +62,15 @@ fn units_start_commands_that_exist() {
     {
         return;
     }
-    for unit in units() {
+    let additions = tree::files_ending(".conf").into_iter().filter(|path| path.starts_with("deploy/"));
+    for unit in units().into_iter().chain(additions) {
         let text = tree::read(unit);
-        let start = text.lines().find_map(|line| line.strip_prefix("ExecStart=")).expect("a unit has an ExecStart");
+        let mut starts = text.lines().filter_map(|line| line.strip_prefix("ExecStart="));
+        // An addition empties the list first, or starts nothing else.
+        let Some(start) = starts.find(|start| !start.is_empty()) else {
+            assert!(unit.ends_with(".conf"), "{unit} has an ExecStart");
+            continue;
+        };
         let mut words = start.split_whitespace();
         let program = words.next().expect("ExecStart names a program");
         let program = if program == INSTALLED { &binary } else { &runner };
