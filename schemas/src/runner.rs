@@ -408,14 +408,9 @@ mod tests {
 
     #[test]
     fn an_agents_requests_keep_their_form() {
-        let start = RunnerStart {
-            attempt: "a".to_owned(),
-            runner: "r".to_owned(),
-            artifacts: "s".to_owned(),
-            cgroup: None,
-        };
-        let user =
-            JobUser { name: "j".to_owned(), uid: 1, groups: vec![2, 3], group: 4, folder: "f".to_owned() };
+        let start =
+            RunnerStart { attempt: "a".to_owned(), runner: "r".to_owned(), artifacts: "s".to_owned(), cgroup: None };
+        let user = JobUser { name: "j".to_owned(), uid: 1, groups: vec![2, 3], group: 4, folder: "f".to_owned() };
         let check = |request: AgentRequest, expected: &str| {
             assert_eq!(serde_json::to_string(&request).expect("it has string keys"), expected);
             assert_eq!(serde_json::from_str::<AgentRequest>(expected).expect("it is one"), request);

@@ -48,9 +48,10 @@ pub fn folder_at(folder: impl AsFd, components: &[&str]) -> io::Result<OwnedFd> 
 /// Refuses a file that is not `owner`'s: a job may have linked to one that only we can read.
 pub fn owned(file: File, owner: Option<u32>) -> io::Result<File> {
     match (owner, file.metadata()?.uid()) {
-        (Some(owner), found) if owner != found => {
-            Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("it belongs to user {found}, not to the job's")))
-        }
+        (Some(owner), found) if owner != found => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("it belongs to user {found}, not to the job's"),
+        )),
         (Some(_) | None, _) => Ok(file),
     }
 }

@@ -54,8 +54,7 @@ use self::{
     places::{Places, Plan, User},
 };
 use crate::{
-    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking,
-    delivery, log,
+    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery, log,
     watch::{self, Watched as _},
 };
 

@@ -106,27 +106,26 @@ pub async fn execute(
         Limit::None | Limit::Watch(_) => None,
     };
     let started_at = Millis::now();
-    let (mut child, pipe) =
-        match spawn(attempt, layout, secrets.map(Delivered::folder), entrance) {
-            Ok(started) => started,
-            Err(error) => {
-                if let Limit::Cgroup(group) = limit {
-                    group.remove().await?;
-                }
-                if is_not_assumed(&error) {
-                    let name = attempt.user.as_ref().map_or("", |user| &user.name);
-                    return Err(format!("run the program as user {name}: the kernel refuses"));
-                }
-                let code = match error.kind() {
-                    io::ErrorKind::NotFound => 127,
-                    io::ErrorKind::PermissionDenied => 126,
-                    _ => return Err(format!("start the program: {error}")),
-                };
-                log.note(&format!("the program cannot be started: {error}"));
-                let end = Ended::Job(JobEnd::Exited { code });
-                return Ok(Execution { end, started_at, ended_at: Millis::now(), peak_rss_bytes: 0 });
+    let (mut child, pipe) = match spawn(attempt, layout, secrets.map(Delivered::folder), entrance) {
+        Ok(started) => started,
+        Err(error) => {
+            if let Limit::Cgroup(group) = limit {
+                group.remove().await?;
             }
-        };
+            if is_not_assumed(&error) {
+                let name = attempt.user.as_ref().map_or("", |user| &user.name);
+                return Err(format!("run the program as user {name}: the kernel refuses"));
+            }
+            let code = match error.kind() {
+                io::ErrorKind::NotFound => 127,
+                io::ErrorKind::PermissionDenied => 126,
+                _ => return Err(format!("start the program: {error}")),
+            };
+            log.note(&format!("the program cannot be started: {error}"));
+            let end = Ended::Job(JobEnd::Exited { code });
+            return Ok(Execution { end, started_at, ended_at: Millis::now(), peak_rss_bytes: 0 });
+        }
+    };
     let main = child.id().expect("it has not been waited for");
     // The child is not reaped yet, so its entry is there even if it has ended already.
     let main_ticks = process::stat(main).map_or(0, |stat| stat.start_ticks);

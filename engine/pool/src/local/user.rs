@@ -112,8 +112,7 @@ fn make_folder(folder: &Path) -> Result<String, String> {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(problem(error)),
         Ok(()) | Err(_) => {}
     }
-    let (above, own) =
-        (fs::metadata(&folder).map_err(problem)?, fs::symlink_metadata(&attempts).map_err(problem)?);
+    let (above, own) = (fs::metadata(&folder).map_err(problem)?, fs::symlink_metadata(&attempts).map_err(problem)?);
     if above.mode() & 0o022 != 0 || !own.is_dir() || own.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!(
             "others could put their own folders into {}; name a folder that only the engine's user can write to",

@@ -19,7 +19,8 @@ use std::{
 use futures::StreamExt as _;
 use kickwheel_artifacts::Artifacts;
 use kickwheel_pool::{
-    Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Observed, OtherUser, Pool, Request, docker::SharedFolder,
+    Capacity, DockerConfig, DockerPool, LocalConfig, LocalPool, Observed, OtherUser, Pool, Request,
+    docker::SharedFolder,
 };
 use kickwheel_schemas::{
     AttemptKey, Millis, RunId, TaskKey,

@@ -273,7 +273,11 @@ async fn an_engine_with_the_capabilities_alone_runs_jobs_of_another_user() {
         .output()
         .expect("setpriv is installed");
     let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("ran without root"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success() && said.contains("ran without root"),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// No test of its own: the engine of the test above.
@@ -284,12 +288,15 @@ async fn engine_that_is_not_root() {
         return;
     }
     let pool = Settings::of(Member::OtherUser, &data).open(Member::OtherUser, &data).await;
-    let mut spec = script("id -un; mkdir -m 700 closed; echo x > closed/file; echo '{\"v\":1}' >> $KICKWHEEL_OUTPUT; exec sleep 60");
+    let mut spec = script(
+        "id -un; mkdir -m 700 closed; echo x > closed/file; echo '{\"v\":1}' >> $KICKWHEEL_OUTPUT; exec sleep 60",
+    );
     spec.timeout_ms = Some(300);
     let key = key_of(&spec);
     pool.start(&key, &spec, &small(Member::OtherUser), &Secrets::new()).await.expect("it starts");
     let ended = pool.wait(&key).await;
-    let log = fs::read_to_string(data.join("pool/local/attempts").join(key.file_name()).join("log")).expect("it is ours");
+    let log =
+        fs::read_to_string(data.join("pool/local/attempts").join(key.file_name()).join("log")).expect("it is ours");
     assert!(matches!(&ended, Ok(Observed::Ended(result)) if result.end == JobEnd::TimedOut), "{ended:?} {log}");
     assert!(log.starts_with("nobody\n"), "{log}");
     let lost = script("setsid env -i sleep 60 & sleep 60");
