@@ -157,6 +157,9 @@ pub struct RunDetail {
     pub decision: String,
     /// Set when its end was asked for: who and why.
     pub cancel: Option<String>,
+    /// What the names of images stand for in this run, as far as jobs have needed them.
+    #[serde(default)]
+    pub images: BTreeMap<String, String>,
     /// In plan order.
     pub steps: Vec<StepView>,
     /// From the receipt of the event to the start of the first task's user code, in milliseconds.

@@ -208,6 +208,7 @@ fn check_journal(run: &str, state: &str, steps: &[String], events: &[(i64, Value
     let mut told = Told::default();
     let mut jobs: BTreeMap<(u64, u64), bool> = BTreeMap::new();
     let mut successes: BTreeMap<(u64, u64), Vec<u64>> = BTreeMap::new();
+    let mut images = BTreeSet::new();
     for (_, event) in events {
         let number = |name: &str| event[name].as_u64().unwrap_or(u64::MAX);
         match kind(event).as_str() {
@@ -217,6 +218,9 @@ fn check_journal(run: &str, state: &str, steps: &[String], events: &[(i64, Value
                         found.add(Kind::Journal, format!("step {} of run {run} was expanded twice", number("step")));
                     }
                 }
+            }
+            "image_pinned" if !images.insert(event["image"].as_str().unwrap_or_default()) => {
+                found.add(Kind::Journal, format!("run {run} pins the image {} twice", event["image"]));
             }
             "task_finished" if event["end"]["end"] == "succeeded" => {
                 let (task, attempt) = ((number("step"), number("index")), number("attempt"));

@@ -57,6 +57,13 @@ pub enum Input {
         /// How.
         ending: Ending,
     },
+    /// A job needs an image, and this is what its name stands for now.
+    ImageFound {
+        /// As the workflow names it.
+        image: String,
+        /// Not empty.
+        digest: String,
+    },
     /// The time of an earlier [`crate::Command::WakeAt`] has come.
     Wake,
     /// Somebody asks for the end.
@@ -108,10 +115,17 @@ pub fn decide(plan: &Plan, state: &RunState, at: Millis, input: Input) -> Vec<Ev
                 None => Vec::new(),
             }
         }
+        (RunStatus::Active { .. }, Input::ImageFound { image, digest }) => {
+            // The first one counts: tasks that look at the same time may see a tag move between them.
+            if state.images.contains_key(&image) { Vec::new() } else { vec![Event::ImagePinned { image, digest, at }] }
+        }
         (RunStatus::Active { .. }, Input::Wake) => cancel::wake(plan, state, at),
         (RunStatus::Active { .. }, Input::Cancel { by, reason }) => cancel::request(plan, state, at, by, reason),
         (RunStatus::Active { .. }, Input::Start(_))
-        | (RunStatus::New, Input::Started { .. } | Input::Ended { .. } | Input::Wake | Input::Cancel { .. })
+        | (
+            RunStatus::New,
+            Input::Started { .. } | Input::Ended { .. } | Input::ImageFound { .. } | Input::Wake | Input::Cancel { .. },
+        )
         | (RunStatus::Finished { .. }, _) => Vec::new(),
     }
 }

@@ -138,6 +138,15 @@ pub enum Event {
         /// When.
         at: Millis,
     },
+    /// What an image's name stands for in this run, from its first job on: a tag may move, the run's images do not.
+    ImagePinned {
+        /// As the workflow names it.
+        image: String,
+        /// What it stood for.
+        digest: String,
+        /// When.
+        at: Millis,
+    },
     /// The last event of every run.
     RunFinished {
         /// How.
@@ -163,6 +172,7 @@ impl Event {
             | Self::PhaseEntered { .. }
             | Self::CancelRequested { .. }
             | Self::GraceEnded { .. }
+            | Self::ImagePinned { .. }
             | Self::RunFinished { .. } => None,
         }
     }

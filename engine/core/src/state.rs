@@ -3,6 +3,8 @@
 //! Everything here is derived from events by [`crate::event::apply`]; nobody else writes it. It serialises for snapshots,
 //! which are disposable.
 
+use std::collections::BTreeMap;
+
 use kickwheel_schemas::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,9 @@ pub struct RunState {
     pub steps: Vec<StepState>,
     /// Set once by `CancelRequested`.
     pub cancel: Option<Cancel>,
+    /// What the names of images stand for in this run, as far as jobs have needed them.
+    #[serde(default)]
+    pub images: BTreeMap<String, String>,
     /// When the run was decided.
     pub created_at: Millis,
     /// When it ended.
@@ -232,6 +237,7 @@ impl RunState {
             context: None,
             steps: vec![StepState::Waiting; steps],
             cancel: None,
+            images: BTreeMap::new(),
             created_at: Millis(0),
             ended_at: None,
         }

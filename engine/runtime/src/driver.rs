@@ -209,13 +209,22 @@ pub enum InboxInput {
 
 /// The state of a run: from memory if it is there, else folded from the store.
 pub async fn peek(shared: &Arc<Shared>, run: RunId) -> Result<Option<Loaded>, ReadError> {
+    look(shared, run, Loaded::clone).await
+}
+
+/// Something of the state of a run, which is not copied for it.
+pub async fn look<T>(
+    shared: &Arc<Shared>,
+    run: RunId,
+    take: impl FnOnce(&Loaded) -> T,
+) -> Result<Option<T>, ReadError> {
     let cell = shared.cells.lock().expect("no holder of this lock panics").get(&run).cloned();
     if let Some(cell) = cell
         && let Some(loaded) = cell.loaded.lock().await.as_ref()
     {
-        return Ok(Some(loaded.clone()));
+        return Ok(Some(take(loaded)));
     }
-    load(shared, run).await
+    Ok(load(shared, run).await?.as_ref().map(take))
 }
 
 /// Folds a run from its journal.

@@ -69,7 +69,8 @@ pub fn lifecycle(subject: &Subject<'_>, seq: u64, event: &Event) -> Vec<CloudEve
         | Event::TaskDue { .. }
         | Event::StepFinished { .. }
         | Event::CancelRequested { .. }
-        | Event::GraceEnded { .. } => {}
+        | Event::GraceEnded { .. }
+        | Event::ImagePinned { .. } => {}
     }
     told.events
 }

@@ -23,6 +23,7 @@ use tracing::Instrument as _;
 
 use crate::{
     driver::{Loaded, Message, send},
+    pools::image_of,
     shared::Shared,
 };
 
@@ -47,6 +48,8 @@ pub struct Attempt {
     pub index: u32,
     /// Which attempt.
     pub number: u32,
+    /// What its image's name stands for, if the run knew when the attempt was begun.
+    pub image: Option<String>,
     /// Cancelled when its end is asked for.
     pub stop: CancellationToken,
 }
@@ -72,12 +75,14 @@ impl Attempt {
 pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u32), stop: CancellationToken) {
     let (step, index, number) = attempt;
     let context = loaded.state.context.as_ref();
+    let spec = loaded.state.steps[step].tasks()[index as usize].spec.clone();
     let attempt = Attempt {
+        image: image_of(&spec.work).and_then(|name| loaded.state.images.get(name).cloned()),
         row: Arc::clone(&loaded.row),
         workflow: Arc::clone(&loaded.workflow),
         source: context.and_then(|c| c.source.clone()),
         traceparent: context.and_then(|c| c.event.get("traceparent")).and_then(Value::as_str).map(str::to_owned),
-        spec: loaded.state.steps[step].tasks()[index as usize].spec.clone(),
+        spec,
         step,
         index,
         number,

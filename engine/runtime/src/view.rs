@@ -73,6 +73,7 @@ pub async fn detail(shared: &Arc<Shared>, loaded: &Loaded) -> Result<RunDetail, 
             "" => format!("by {}", c.by),
             reason => format!("by {}: {reason}", c.by),
         }),
+        images: loaded.state.images.clone(),
         steps,
         first_task_ms,
     })

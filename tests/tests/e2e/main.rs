@@ -12,6 +12,7 @@ mod elsewhere;
 #[allow(dead_code)]
 #[path = "../../../engine/repos/tests/it/http_server.rs"]
 mod git_server;
+mod images;
 mod jobs;
 mod opening;
 mod polling;

@@ -117,7 +117,7 @@ pub async fn watch(session: &Session, client: Client, id: &str) -> Outcome {
 }
 
 fn render(look: Look, run: &RunDetail) -> String {
-    let RunDetail { summary, inputs, decision, cancel, steps, first_task_ms } = run;
+    let RunDetail { summary, inputs, decision, cancel, images, steps, first_task_ms } = run;
     let mut facts = vec![
         ("run", summary.id.clone()),
         ("state", look.state(summary.state.as_str())),
@@ -132,6 +132,7 @@ fn render(look: Look, run: &RunDetail) -> String {
     facts.extend(summary.branch.clone().map(|b| ("branch", b)));
     facts.extend(summary.commit.clone().map(|c| ("commit", c)));
     facts.extend(cancel.clone().map(|c| ("cancel", c)));
+    facts.extend(images.iter().map(|(name, digest)| ("image", format!("{name} is {digest}"))));
     facts.extend(first_task_ms.map(|ms| ("first task", format!("{ms} ms after the event"))));
     let given: Vec<String> =
         inputs.iter().map(|(name, value)| format!("{name}={}", crate::progress::plain(value))).collect();

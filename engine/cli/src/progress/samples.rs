@@ -90,6 +90,7 @@ pub fn run(sample: RunSample) -> RunDetail {
         decision: "src/train.py matches paths".to_owned(),
         cancel: None,
         steps,
+        images: BTreeMap::new(),
         first_task_ms: Some(230),
     }
 }

@@ -40,6 +40,9 @@ pub fn apply(state: &mut RunState, plan: &Plan, event: &Event) {
             state.steps.resize(plan.steps.len(), StepState::Waiting);
         }
         Event::RunFinished { at, .. } => state.ended_at = Some(*at),
+        Event::ImagePinned { image, digest, .. } => {
+            state.images.entry(image.clone()).or_insert_with(|| digest.clone());
+        }
         Event::PhaseEntered { .. }
         | Event::CancelRequested { .. }
         | Event::GraceEnded { .. }
@@ -76,7 +79,8 @@ pub(crate) fn fold_head(status: &mut RunStatus, cancel: &mut Option<Cancel>, eve
             }
         }
         Event::RunFinished { outcome, .. } => *status = RunStatus::Finished { outcome: *outcome },
-        Event::StepExpanded { .. }
+        Event::ImagePinned { .. }
+        | Event::StepExpanded { .. }
         | Event::StepSkipped { .. }
         | Event::StepFailed { .. }
         | Event::TaskStarted { .. }

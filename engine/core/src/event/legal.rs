@@ -26,6 +26,7 @@ pub fn is_legal(state: &RunState, plan: &Plan, event: &Event) -> bool {
             phase_is_over(state, plan, phase) && next_phase(state, plan, phase).is_none() && outcome(state) == *claimed
         }
         Event::CancelRequested { .. } => state.cancel.is_none(),
+        Event::ImagePinned { image, digest, .. } => !state.images.contains_key(image) && !digest.is_empty(),
         Event::GraceEnded { at } => {
             phase == Phase::Finally
                 && state.cancel.as_ref().is_some_and(

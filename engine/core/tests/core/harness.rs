@@ -26,6 +26,7 @@ pub enum What {
     Start,
     Wake,
     Cancel,
+    Image { name: &'static str, digest: &'static str },
     Started { task: &'static str },
     Ended { task: &'static str, ending: Ending },
 }
@@ -38,6 +39,11 @@ pub fn line(
     owed: impl IntoIterator<Item = &'static str>,
 ) -> Line {
     Line { at, what, events: events.into_iter().collect(), owed: owed.into_iter().collect() }
+}
+
+/// What an image's name stands for now.
+pub fn found(name: &'static str, digest: &'static str) -> What {
+    What::Image { name, digest }
 }
 
 /// User code of `step[index]#attempt` has begun.
@@ -162,6 +168,7 @@ fn input(plan: &Plan, what: &What) -> Input {
         What::Start => Input::Start(Box::new(context())),
         What::Wake => Input::Wake,
         What::Cancel => Input::Cancel { by: "ada".to_owned(), reason: "enough".to_owned() },
+        What::Image { name, digest } => Input::ImageFound { image: (*name).to_owned(), digest: (*digest).to_owned() },
         What::Started { task } => {
             let (step, index, attempt) = attempt_named(plan, task);
             Input::Started { step, index, attempt }
@@ -217,6 +224,7 @@ pub fn tell_event(plan: &Plan, event: &Event) -> String {
         }
         Event::CancelRequested { .. } => "cancel requested".to_owned(),
         Event::GraceEnded { .. } => "grace ended".to_owned(),
+        Event::ImagePinned { image, digest, .. } => format!("{image} is {digest}"),
         Event::RunFinished { outcome, .. } => match outcome {
             RunOutcome::Succeeded => "run succeeded".to_owned(),
             RunOutcome::Failed => "run failed".to_owned(),

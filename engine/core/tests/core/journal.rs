@@ -12,6 +12,14 @@ use crate::plans::{plan, step};
 /// A journal with one event of each kind, as it is stored. Never edited: a change that cannot read it needs an upcast.
 const GOLDEN: &str = include_str!("golden_journal.json");
 
+/// The event that came later, as it is stored.
+const GOLDEN_IMAGE: &str =
+    r#"{"type": "image_pinned", "image": "python:3.12", "digest": "sha256:aa", "at": 1700000000000}"#;
+
+fn golden_image() -> Event {
+    serde_json::from_str(GOLDEN_IMAGE).expect("it is read")
+}
+
 fn golden() -> Vec<Event> {
     serde_json::from_str(GOLDEN).expect("the golden journal is read")
 }
@@ -47,6 +55,8 @@ fn the_golden_journal_folds() {
 fn the_golden_journal_is_written_as_it_was_read() {
     let stored: serde_json::Value = serde_json::from_str(GOLDEN).expect("it is JSON");
     assert_eq!(serde_json::to_value(golden()).expect("events serialise"), stored);
+    let stored: serde_json::Value = serde_json::from_str(GOLDEN_IMAGE).expect("it is JSON");
+    assert_eq!(serde_json::to_value(golden_image()).expect("events serialise"), stored);
 }
 
 #[test]
@@ -65,11 +75,24 @@ fn the_golden_journal_has_every_kind_of_event() {
         Event::CancelRequested { .. } => 10,
         Event::GraceEnded { .. } => 11,
         Event::RunFinished { .. } => 12,
+        Event::ImagePinned { .. } => 13,
     };
-    let mut kinds: Vec<i32> = golden().iter().map(kind).collect();
+    let mut kinds: Vec<i32> = golden().iter().chain([&golden_image()]).map(kind).collect();
     kinds.sort_unstable();
     kinds.dedup();
-    assert_eq!(kinds, (0..13).collect::<Vec<_>>());
+    assert_eq!(kinds, (0..14).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_snapshot_from_before_images_were_pinned_is_read() {
+    let plan = plan([step("a")]);
+    let mut state = RunState::new(1);
+    apply(&mut state, &plan, &golden()[0]);
+    let mut stored = serde_json::to_value(&state).expect("states serialise");
+    assert!(stored.as_object_mut().expect("it is an object").remove("images").is_some());
+    assert_eq!(serde_json::from_value::<RunState>(stored).expect("it is read"), state);
+    apply(&mut state, &plan, &golden_image());
+    assert_eq!(state.images["python:3.12"], "sha256:aa");
 }
 
 #[test]

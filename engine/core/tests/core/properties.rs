@@ -289,6 +289,7 @@ impl<'p> World<'p> {
             | Event::StepFinished { .. }
             | Event::CancelRequested { .. }
             | Event::GraceEnded { .. }
+            | Event::ImagePinned { .. }
             | Event::RunFinished { .. } => {}
         }
     }
@@ -309,6 +310,9 @@ impl<'p> World<'p> {
                     && matches!(before.steps[*step].tasks()[*index as usize].status, TaskStatus::Ready { .. })
             }
             Input::Ended { step, index, attempt, .. } => owed.contains(&(*step, *index, *attempt)),
+            Input::ImageFound { image, .. } => {
+                matches!(before.status, RunStatus::Active { .. }) && !before.images.contains_key(image)
+            }
             Input::Wake => alarm.is_some_and(|alarm| alarm <= self.now),
             Input::Cancel { .. } => matches!(before.status, RunStatus::Active { .. }) && before.cancel.is_none(),
         };

@@ -10,7 +10,8 @@ use serde_json::json;
 use crate::{
     harness::{
         What::{Cancel, Start, Wake},
-        cancelled, conflicts, conflicts_with, fails, fails_as, gives, line, lost, outputs, started, succeeds, tell,
+        cancelled, conflicts, conflicts_with, fails, fails_as, found, gives, line, lost, outputs, started, succeeds,
+        tell,
     },
     plans::{plan, step},
 };
@@ -51,6 +52,24 @@ a_step_runs_when_its_needs_have_ended {
             line(2, succeeds("a[0]#1"), ["a[0]#1 succeeded", "a finished well"], ["execute b[0]#1"]),
             line(3, succeeds("b[0]#1"), ["b[0]#1 succeeded", "b finished well", "c expanded to 1"], ["execute c[0]#1"]),
             line(4, succeeds("c[0]#1"), ["c[0]#1 succeeded", "c finished well", "run succeeded"], []),
+        ],
+    );
+}
+
+the_first_meaning_of_an_image_counts_for_the_whole_run {
+    tell(
+        &plan([step("a"), step("b").needs(&["a"])]),
+        &[
+            line(0, Start, ["run started", "a expanded to 1"], ["execute a[0]#1"]),
+            line(1, found("python:3", "sha256:1"), ["python:3 is sha256:1"], ["execute a[0]#1"]),
+            line(2, found("python:3", "sha256:2"), [], ["execute a[0]#1"]),
+            line(3, lost("a[0]#1"), ["a[0]#1 retried for platform at 3"], ["execute a[0]#2"]),
+            line(4, found("python:3", "sha256:2"), [], ["execute a[0]#2"]),
+            line(5, succeeds("a[0]#2"), ["a[0]#2 succeeded", "a finished well", "b expanded to 1"], ["execute b[0]#1"]),
+            line(6, found("python:3", "sha256:3"), [], ["execute b[0]#1"]),
+            line(7, found("ruby:3", "sha256:4"), ["ruby:3 is sha256:4"], ["execute b[0]#1"]),
+            line(8, succeeds("b[0]#1"), ["b[0]#1 succeeded", "b finished well", "run succeeded"], []),
+            line(9, found("perl:5", "sha256:5"), [], []),
         ],
     );
 }

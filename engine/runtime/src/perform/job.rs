@@ -10,12 +10,12 @@ use kickwheel_core::{
 };
 use kickwheel_pool::{Observed, Request, StartError};
 use kickwheel_schemas::{
-    ArtifactRef, Manifest, ManifestEntry, Millis,
+    ArtifactRef, Manifest, ManifestEntry, Millis, RunId,
     runner::{JobEnd, JobResult, JobSpec, Network, PROTOCOL, Program},
     sealed::Secrets,
 };
 use kickwheel_store::{
-    Write, fault,
+    ReadError, Write, fault,
     rows::AssetKind,
     write::{CachePut, CacheRecord, CacheReplace, CacheResult, PublishDataset},
 };
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     admission::Ticket,
-    driver::{Message, Publication, send},
+    driver::{Message, Publication, look, send},
     pools::{Place, image_of},
     secrets::OpenError,
     shared::{Counters, DEFAULT_PROJECT, Shared},
@@ -44,6 +44,9 @@ const POOL_RETRY: Duration = Duration::from_millis(100);
 /// Longest wait between tries.
 const POOL_RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// How long an image's digest may take to be in the journal before the task looks again.
+const PIN_PATIENCE: Duration = Duration::from_secs(2);
+
 /// The trusted scope: runs of the project's own repositories.
 const TRUSTED: &str = "trusted";
 
@@ -52,7 +55,7 @@ struct Prepared {
     parts: content_key::Parts,
     key: String,
     source: Option<ArtifactRef>,
-    /// What the image's name stands for now.
+    /// What the image's name stands for in this run.
     image: Option<String>,
 }
 
@@ -152,18 +155,51 @@ async fn prepare(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Prepared, So
         None => None,
     };
     let spec = &attempt.spec;
-    let pool = &place(shared, attempt).pool;
     let image = match image_of(&spec.work) {
-        Some(name) => Some(pool.resolve_image(name).await.map_err(|e| match e {
-            StartError::Image { .. } | StartError::Unplaceable(_) => SourceError::Permanent(format!("failed to {e}")),
-            StartError::Full(_) | StartError::Failed(_) => SourceError::Transient(e.to_string()),
-        })?),
+        Some(name) => Some(pinned_image(shared, attempt, name).await?),
         None => None,
     };
-    let environment = image.clone().unwrap_or_else(|| pool.environment());
+    let environment = image.clone().unwrap_or_else(|| place(shared, attempt).pool.environment());
     let parts = content_key::parts(step, &spec.work, &spec.matrix, &environment, source.as_ref());
     let key = content_key::key(&parts);
     Ok(Prepared { parts, key, source, image })
+}
+
+/// What an image's name stands for in this run. Whoever needs it first looks, and goes on when the answer is in the
+/// journal: so every task and attempt has the same, also after the tag has moved.
+async fn pinned_image(shared: &Arc<Shared>, attempt: &Attempt, name: &str) -> Result<String, SourceError> {
+    if let Some(digest) = &attempt.image {
+        return Ok(digest.clone());
+    }
+    let mut news = shared.news.subscribe();
+    let run = attempt.row.run;
+    if let Some(digest) = recorded_image(shared, run, name).await? {
+        return Ok(digest);
+    }
+    let digest = place(shared, attempt).pool.resolve_image(name).await.map_err(|e| match e {
+        StartError::Image { .. } | StartError::Unplaceable(_) => SourceError::Permanent(format!("failed to {e}")),
+        StartError::Full(_) | StartError::Failed(_) => SourceError::Transient(e.to_string()),
+    })?;
+    send(shared, run, Message::plain(Input::ImageFound { image: name.to_owned(), digest }));
+    let recorded = async {
+        loop {
+            news.borrow_and_update();
+            if let Some(digest) = recorded_image(shared, run, name).await? {
+                return Ok(digest);
+            }
+            // The sender is ours.
+            let _ = news.changed().await;
+        }
+    };
+    match tokio::time::timeout(PIN_PATIENCE, recorded).await {
+        Ok(recorded) => recorded,
+        Err(_) => Err(SourceError::Transient(format!("what the image {name:?} stands for is not recorded yet"))),
+    }
+}
+
+async fn recorded_image(shared: &Arc<Shared>, run: RunId, name: &str) -> Result<Option<String>, SourceError> {
+    let found = look(shared, run, |loaded| loaded.state.images.get(name).cloned()).await;
+    Ok(found.map_err(|e| SourceError::Transient(e.to_string()))?.flatten())
 }
 
 /// Asks the pool until it answers. None when the engine stops.
@@ -276,12 +312,7 @@ async fn start(
             }
             Err(e @ (StartError::Full(_) | StartError::Failed(_))) => debug!("the pool does not take it yet: {e}"),
         }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = attempt.stop.cancelled() => return Err(Some(ended(attempt, Ending::Cancelled))),
-            () = shared.stop.cancelled() => return Err(None),
-        }
-        wait = (wait * 2).min(POOL_RETRY_MAX);
+        wait = pause(shared, attempt, wait).await?;
     }
 }
 
@@ -294,7 +325,14 @@ async fn open_secrets(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Result<
         return Ok(Ok(secrets));
     }
     let mut wait = POOL_RETRY;
-    let reference = reference_of(shared, attempt).await;
+    let reference = loop {
+        match reference_of(shared, attempt).await {
+            Ok(reference) => break reference,
+            // No answer is not the answer "none", which would refuse a protected secret for good.
+            Err(e) => warn!("the step cannot be told which ref the run is of, and waits: {e}"),
+        }
+        wait = pause(shared, attempt, wait).await?;
+    };
     for (file, name) in declared {
         loop {
             let opened = shared.secrets.open(&shared.store, DEFAULT_PROJECT, name, reference.as_deref()).await;
@@ -308,27 +346,31 @@ async fn open_secrets(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Result<
                     | OpenError::Damaged { .. }),
                 ) => return Ok(Err(format!("failed to {e}"))),
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = attempt.stop.cancelled() => return Err(Some(ended(attempt, Ending::Cancelled))),
-                () = shared.stop.cancelled() => return Err(None),
-            }
-            wait = (wait * 2).min(POOL_RETRY_MAX);
+            wait = pause(shared, attempt, wait).await?;
         }
     }
     Ok(Ok(secrets))
 }
 
+/// Waits before the next try, and says how long to wait the time after. The error as for [`start`].
+async fn pause(shared: &Shared, attempt: &Attempt, wait: Duration) -> Result<Duration, Option<Message>> {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => Ok((wait * 2).min(POOL_RETRY_MAX)),
+        () = attempt.stop.cancelled() => Err(Some(ended(attempt, Ending::Cancelled))),
+        () = shared.stop.cancelled() => Err(None),
+    }
+}
+
 /// The ref that a run is of: the pushed branch; else the default branch of the repository that its workflow is from.
-async fn reference_of(shared: &Arc<Shared>, attempt: &Attempt) -> Option<String> {
+async fn reference_of(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Option<String>, ReadError> {
     let branch = match (&attempt.row.branch, &attempt.source) {
-        (Some(branch), _) => branch.clone(),
+        (Some(branch), _) => Some(branch.clone()),
         (None, Some(source)) if !source.repo.is_empty() => {
-            shared.store.repo(DEFAULT_PROJECT, &source.repo).await.ok().flatten()?.default_branch?
+            shared.store.repo(DEFAULT_PROJECT, &source.repo).await?.and_then(|repo| repo.default_branch)
         }
-        (None, _) => return None,
+        (None, _) => None,
     };
-    Some(format!("refs/heads/{branch}"))
+    Ok(branch.map(|branch| format!("refs/heads/{branch}")))
 }
 
 fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
