@@ -1,13 +1,19 @@
 //! Containers outlive the engine and are adopted; a Docker Engine that goes takes them with it, and that is nobody's fault.
-//! And what a container is told in secret is in no description and in no log.
+//! What a container is told in secret is in no description and in no log. And everything at once: Kafka, Postgres, Docker.
 
-use std::{path::Path, process::Command};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use kickwheel_tests::{
-    checker::{self, Expected},
+    checker::{Expected, Known},
+    cluster::no_server,
     harness::{Database, Engine, Setup, on_each_database, skip},
-    kafka::service,
+    kafka::{Topics, no_broker, service},
     wait::until,
+};
+
+use crate::{
+    kills::kill_all,
+    wheel::{Scenario, check_with_containers},
 };
 
 /// Names the Docker Engine.
@@ -70,11 +76,10 @@ fn log(engine: &Engine) -> String {
     answer.body.as_str().unwrap_or_default().to_owned()
 }
 
+/// The one event that was sent has its one run, each container ran its program once, each success is recorded once.
 fn nothing_is_wrong(engine: &Engine) {
-    // The checker counts jobs by the ledger, which containers cannot reach: what they wrote as an output counts here.
-    let violations = checker::check(&engine.database_url(), &engine.ledger(), &Expected::new());
-    let others: Vec<_> = violations.into_iter().filter(|v| v.kind != checker::Kind::NeverRan).collect();
-    assert_eq!(others, []);
+    let expected = Expected::from([(Known::Id("submit-1".to_owned()), BTreeSet::from(["wheel".to_owned()]))]);
+    assert_eq!(check_with_containers(engine, &expected), []);
 }
 
 #[test]
@@ -100,6 +105,31 @@ fn a_container_is_adopted_after_a_kill_of_the_engine() {
         assert_eq!(log(&engine).matches("began ").count(), 1, "user code ran once: {}", log(&engine));
         nothing_is_wrong(&engine);
     });
+}
+
+#[test]
+fn kafka_postgres_and_docker_together_survive_kills_of_the_engine() {
+    if let Some(reason) = no_docker().or_else(no_broker).or_else(no_server) {
+        return skip(&reason);
+    }
+    let address = std::env::var(DOCKER).expect("looked above");
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    service("docker.sh", folder.path(), &["image", "busybox"]);
+    let topics = Topics::fresh();
+    let setup = Setup { arguments: vec!["--docker".to_owned(), address], ..Setup::default() };
+    let engine = Engine::with(Database::Postgres, setup.with_kafka(&topics));
+    let mut scenario = Scenario::begin_contained(engine);
+    // Where an event comes in, where a container is started, while it runs, and where its result is taken.
+    kill_all(
+        &mut scenario,
+        &[
+            "bus.offset.after:1",
+            "job.start.before:2",
+            "job.start.after:2",
+            "driver.act.before:6",
+            "job.conclude.before:2",
+        ],
+    );
 }
 
 /// A Docker Engine of a test's own.
@@ -153,6 +183,7 @@ steps:
     image: kickwheel-test/busybox:1
     secrets: {token: registry-token}
     run: |
+      echo "began $KICKWHEEL_ATTEMPT"
       echo "it is: $(cat "$KICKWHEEL_SECRETS/token")"
       head -c 9 "$KICKWHEEL_SECRETS/token"; sleep 0.3; tail -c +10 "$KICKWHEEL_SECRETS/token"; echo
       [ "$(wc -c < "$KICKWHEEL_SECRETS/token")" -eq 28 ]

@@ -41,7 +41,8 @@ fn check_kafka(faults: &'static [&'static str]) {
     });
 }
 
-fn kill_all(scenario: &mut Scenario, faults: &[&str]) {
+/// Kills at each of `faults` in turn, comes to rest and has the checker look.
+pub fn kill_all(scenario: &mut Scenario, faults: &[&str]) {
     scenario.engine.kill9();
     let rounds = if is_long() { LONG } else { 1 };
     for round in 0..rounds {

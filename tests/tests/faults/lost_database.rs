@@ -7,6 +7,7 @@ use kickwheel_tests::{
     checker::{self, Expected},
     cluster::{self, with_database},
     harness::{Database, Engine, Setup, on_each_database, send},
+    repo::Repo,
     wait::until,
 };
 use sqlx::{Connection as _, Executor as _};
@@ -109,6 +110,66 @@ fn a_result_that_meets_a_locked_database_is_kept() {
         scenario.engine.wait_for_health("paused");
         lock.release();
         scenario.check();
+    });
+}
+
+/// A job that may see a secret only on the default branch, behind one that waits.
+const GUARDED: &str = r#"
+version: 1
+name: guarded
+on: {event: {type: dev.example.kick}}
+steps:
+  long:
+    run: |
+      echo "$KICKWHEEL_ATTEMPT" >> {ledger}
+      while [ ! -e {folder}/gate ]; do sleep 0.05; done
+  after:
+    needs: [long]
+    secrets: {token: deploy}
+    run: |
+      echo "$KICKWHEEL_ATTEMPT" >> {ledger}
+      [ "$(cat "$KICKWHEEL_SECRETS/token")" = correct-horse ]
+"#;
+
+fn execute(url: &str, sql: &'static str) {
+    block_on(async {
+        if url.starts_with("sqlite:") {
+            let mut connection = sqlx::SqliteConnection::connect(url).await?;
+            connection.execute("PRAGMA busy_timeout = 60000").await?;
+            connection.execute(sql).await.map(drop)
+        } else {
+            sqlx::PgConnection::connect(url).await?.execute(sql).await.map(drop)
+        }
+    })
+    .expect("the database takes it");
+}
+
+#[test]
+fn a_protected_step_waits_for_a_database_that_cannot_say_which_ref_its_run_is_of() {
+    on_each_database(|database| {
+        let mut engine = Engine::start(database);
+        let repo = Repo::make(&engine.folder().join("git"), "guarded");
+        engine.bind(&repo, "guarded");
+        let yaml = engine.fill(GUARDED);
+        repo.push(&[(".kickwheel/guarded.yaml", &yaml)]);
+        until("the workflow is known", || {
+            engine.api().get("workflows")["items"].as_array().filter(|items| items.len() == 1).map(drop)
+        });
+        let value = engine.folder().join("value");
+        fs::write(&value, "correct-horse").expect("a file can be written");
+        let value = value.to_str().expect("temporary folders are UTF-8");
+        let set = engine.cli(&["secrets", "set", "deploy", "--from-file", value, "--ref", "refs/heads/main"]);
+        assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+        engine.kick("guarded-1").wait_for_ledger(1);
+        execute(&engine.database_url(), "ALTER TABLE repos RENAME TO repos_away");
+        engine.open_gate("gate");
+        until("the step has asked", || {
+            let asked = engine.log().contains("cannot be told which ref the run is of");
+            (asked || engine.task("after", 0)["state"] == "failed").then_some(())
+        });
+        execute(&engine.database_url(), "ALTER TABLE repos_away RENAME TO repos");
+        engine.wait_for("succeeded");
+        assert_eq!((engine.ledger_lines().len(), &engine.task("after", 0)["attempt"]), (2, &serde_json::json!(1)));
     });
 }
 

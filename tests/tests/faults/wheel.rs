@@ -45,6 +45,23 @@ steps:
   roll: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
 "#;
 
+/// In its place: the same as a job in a container, which cannot reach the ledger and says in its log what it is.
+pub const CONTAINED_RIM: &str = r#"
+version: 1
+name: rim
+on: {event: {type: dev.example.kick}}
+steps:
+  roll:
+    image: kickwheel-test/busybox:1
+    run: echo "began $KICKWHEEL_ATTEMPT"
+  rest:
+    needs: [roll]
+    image: kickwheel-test/busybox:1
+    run: |
+      echo "began $KICKWHEEL_ATTEMPT"
+      sleep 0.2
+"#;
+
 /// What the end of [`RIM`] starts: an event that a run causes goes by the spool to the bus.
 pub const HUB: &str = r#"
 version: 1
@@ -81,6 +98,13 @@ impl Scenario {
         let mut scenario = Self::begin(engine);
         scenario.engine.apply(HUB);
         scenario.chained = true;
+        scenario
+    }
+
+    /// The same, with [`CONTAINED_RIM`] for [`RIM`].
+    pub fn begin_contained(engine: Engine) -> Self {
+        let mut scenario = Self::begin(engine);
+        scenario.engine.apply(CONTAINED_RIM);
         scenario
     }
 
@@ -185,8 +209,24 @@ impl Scenario {
                 expected.insert(Known::Id(format!("{id}:finished")), BTreeSet::from(["hub".to_owned()]));
             }
         }
-        checker::check(&self.engine.database_url(), &self.engine.ledger(), &expected)
+        check_with_containers(&self.engine, &expected)
     }
+}
+
+/// Has the checker look, with what containers have said in their logs beside what other jobs have written.
+pub fn check_with_containers(engine: &Engine, expected: &Expected) -> Vec<checker::Violation> {
+    let mut lines = engine.ledger_lines();
+    // One log for each attempt: a program that began twice says so twice in it.
+    let attempts = std::fs::read_dir(engine.data().join("pool/docker/attempts"));
+    for attempt in attempts.into_iter().flatten().flatten() {
+        let log = std::fs::read(attempt.path().join("log")).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        lines.extend(log.lines().filter_map(|line| line.strip_prefix("began ")).map(str::to_owned));
+    }
+    let ledger = engine.folder().join("ledger.all");
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(&ledger, text).expect("a file can be written");
+    checker::check(&engine.database_url(), &ledger, expected)
 }
 
 /// Violations, a line each.
