@@ -54,7 +54,8 @@ use self::{
     places::{Places, Plan, User},
 };
 use crate::{
-    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery, log,
+    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery,
+    environment, log,
     watch::{self, Watched as _},
 };
 
@@ -294,12 +295,12 @@ impl DockerPool {
 
     /// See [`crate::Pool::occupied`].
     pub async fn occupied(&self) -> Result<Capacity, PoolError> {
-        self.inner.occupied().await
+        watch::occupied(&*self.inner).await
     }
 
     /// See [`crate::Pool::environment`].
     pub fn environment(&self) -> String {
-        format!("{}/{}/{}", std::env::consts::OS, std::env::consts::ARCH, self.inner.config.environment)
+        environment(&self.inner.config.environment)
     }
 
     /// See [`crate::Pool::remove`].
@@ -397,7 +398,7 @@ impl Inner {
         if self.places.exists(key) {
             return Ok(());
         }
-        self.admit(request).await?;
+        watch::admit(self, request, self.config.capacity).await?;
         let plan = Plan { request: request.clone(), image };
         self.places.prepare(key, spec, &plan).await?;
         stage::stage(&self.artifacts, spec, &self.places.inputs(key)).await?;
@@ -440,25 +441,6 @@ impl Inner {
                 "it asks for {excess} that the docker pool has in all; ask for less or raise the pool's capacity"
             ))),
         }
-    }
-
-    async fn admit(&self, request: &Request) -> Result<(), StartError> {
-        match self.watch.occupied().plus(request).excess_over(self.config.capacity) {
-            None => Ok(()),
-            // An attempt may have ended a moment ago; look before refusing.
-            Some(_) => match self.occupied().await?.plus(request).excess_over(self.config.capacity) {
-                None => Ok(()),
-                Some(excess) => Err(StartError::Full(excess)),
-            },
-        }
-    }
-
-    /// The sum over live attempts, each looked at again.
-    async fn occupied(&self) -> Result<Capacity, PoolError> {
-        for key in self.watch.live() {
-            self.observe(&key).await?;
-        }
-        Ok(self.watch.occupied())
     }
 
     /// The attempt will never have a result. Kept, so that it stays so whatever becomes of the container.

@@ -154,6 +154,11 @@ impl Pool {
     }
 }
 
+/// What [`Pool::environment`] says of a machine like this one.
+fn environment(declared: &str) -> String {
+    format!("{}/{}/{declared}", std::env::consts::OS, std::env::consts::ARCH)
+}
+
 /// Runs blocking work on the runtime's threads for it.
 async fn blocking<T: Send + 'static, E: From<PoolError> + Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,

@@ -39,7 +39,8 @@ use kickwheel_schemas::{
 
 pub use self::user::{FIRST_GROUP, OtherUser};
 use crate::{
-    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery, log,
+    Capacity, Changes, LogStream, Observed, OpenError, Pool, PoolError, Request, StartError, blocking, delivery,
+    environment, log,
     watch::{self, Watched as _},
 };
 
@@ -216,12 +217,12 @@ impl LocalPool {
 
     /// See [`crate::Pool::occupied`].
     pub async fn occupied(&self) -> Result<Capacity, PoolError> {
-        self.inner.occupied().await
+        watch::occupied(&*self.inner).await
     }
 
     /// See [`crate::Pool::environment`].
     pub fn environment(&self) -> String {
-        format!("{}/{}/{}", std::env::consts::OS, std::env::consts::ARCH, self.inner.config.environment)
+        environment(&self.inner.config.environment)
     }
 
     /// See [`crate::Pool::remove`].
@@ -383,14 +384,7 @@ impl Inner {
                 "it asks for {excess} that the local pool has in all; ask for less or raise the pool's capacity"
             )));
         }
-        match self.watch.occupied().plus(request).excess_over(self.config.capacity) {
-            None => Ok(()),
-            // An attempt may have ended a moment ago; look before refusing.
-            Some(_) => match self.occupied().await?.plus(request).excess_over(self.config.capacity) {
-                None => Ok(()),
-                Some(excess) => Err(StartError::Full(excess)),
-            },
-        }
+        watch::admit(self, request, self.config.capacity).await
     }
 
     /// Refuses an attempt while another lives that happens to have the same group.
@@ -401,14 +395,6 @@ impl Inner {
             Some(other) => Err(StartError::Full(format!("the group {group}, which is that of attempt {other}"))),
             None => Ok(()),
         }
-    }
-
-    /// The sum over live attempts, each looked at again.
-    async fn occupied(&self) -> Result<Capacity, PoolError> {
-        for key in self.watch.live() {
-            self.observe(&key).await?;
-        }
-        Ok(self.watch.occupied())
     }
 
     /// Everything that the runner needs except the specification.

@@ -21,7 +21,7 @@ use rustix::{
 };
 use tokio::{io::unix::AsyncFd, sync::Notify, time::MissedTickBehavior};
 
-use crate::{Capacity, Observed, PoolError, Request};
+use crate::{Capacity, Observed, PoolError, Request, StartError};
 
 /// A pool whose attempts are watched.
 pub trait Watched: Send + Sync + 'static {
@@ -253,6 +253,26 @@ pub async fn wait<P: Watched>(pool: &P, key: &AttemptKey) -> Result<Observed, Po
         }
         // The time-out is for an attempt that nobody watches because another process started it.
         let _ = tokio::time::timeout(P::SWEEP_INTERVAL, async { while changes.next().await != *key {} }).await;
+    }
+}
+
+/// What live attempts ask for together, each of them looked at again.
+pub async fn occupied<P: Watched>(pool: &P) -> Result<Capacity, PoolError> {
+    for key in pool.watch().live() {
+        pool.observe(&key).await?;
+    }
+    Ok(pool.watch().occupied())
+}
+
+/// Refuses what does not fit beside the live attempts into the `whole` pool.
+pub async fn admit<P: Watched>(pool: &P, request: &Request, whole: Capacity) -> Result<(), StartError> {
+    if pool.watch().occupied().plus(request).excess_over(whole).is_none() {
+        return Ok(());
+    }
+    // An attempt may have ended a moment ago; look before refusing.
+    match occupied(pool).await?.plus(request).excess_over(whole) {
+        None => Ok(()),
+        Some(excess) => Err(StartError::Full(excess)),
     }
 }
 
