@@ -335,7 +335,7 @@ async fn what_does_not_fit_is_refused_and_fits_when_there_is_room() {
         never(Request { gpu: 1, ..Request::default() }).await;
         match member {
             Member::Local | Member::OtherUser => {
-                never(Request { image: Some("python:3.12".to_owned()), ..Request::default() }).await
+                never(Request { image: Some("python:3.12".to_owned()), ..Request::default() }).await;
             }
             Member::Docker => never(Request::default()).await,
         }
