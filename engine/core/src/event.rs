@@ -219,6 +219,29 @@ pub struct RunContext {
     pub source: Option<PinnedSource>,
     /// Where a person can look at the run.
     pub url: String,
+    /// The ref whose rights the run has.
+    #[serde(default, skip_serializing_if = "RunRef::is_unrecorded")]
+    pub reference: RunRef,
+}
+
+/// The ref whose protected secrets a run may see.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunRef {
+    /// Nothing was said when the run was decided: it is about no ref, or older than this record. It then runs what its
+    /// repository's default branch holds.
+    #[default]
+    Unrecorded,
+    /// It runs a commit of which the mirror did not confirm that it lies on the ref that the event named.
+    Nothing,
+    /// In full. The mirror confirmed that the run's commit lies there.
+    Confirmed(String),
+}
+
+impl RunRef {
+    fn is_unrecorded(&self) -> bool {
+        *self == Self::Unrecorded
+    }
 }
 
 /// A dataset version pinned by a run: `datasets["name"]` in expressions.

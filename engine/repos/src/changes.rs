@@ -40,6 +40,30 @@ pub(crate) enum Comparison {
     Missing(Vec<String>),
 }
 
+/// See [`crate::Mirrors::lies_on`].
+pub(crate) fn lies_on(mirror: &Repository, commit: &str, reference: &str) -> Result<bool, git2::Error> {
+    let Some(named) = full_id(commit) else { return Ok(false) };
+    let found = match mirror.find_reference(reference) {
+        Ok(found) => found,
+        Err(e) if matches!(e.code(), ErrorCode::NotFound | ErrorCode::InvalidSpec) => return Ok(false),
+        Err(e) => return Err(e),
+    };
+    // A ref may name what is no commit at all; then no commit lies on it.
+    let (Ok(tip), Ok(commit)) =
+        (found.peel_to_commit(), mirror.find_object(named, None).and_then(|object| object.peel_to_commit()))
+    else {
+        return Ok(false);
+    };
+    if tip.id() == commit.id() {
+        return Ok(true);
+    }
+    // A tag is one commit, and what came before it was never tagged.
+    if !reference.starts_with("refs/heads/") {
+        return Ok(false);
+    }
+    mirror.graph_descendant_of(tip.id(), commit.id())
+}
+
 /// Which of the pairs are (ancestor or the same, commit).
 pub(crate) fn ancestry(mirror: &Repository, pairs: &[(String, String)]) -> Result<Vec<bool>, git2::Error> {
     let mut answers = Vec::with_capacity(pairs.len());

@@ -221,6 +221,28 @@ impl Mirrors {
         self.read(id, Vec::new(), |repo| Ok(fetch::named_refs(repo)?)).await
     }
 
+    /// Whether the commit (a full hex id, or that of an annotated tag) lies on this full ref, as of the last fetch: it is
+    /// where a branch points or an ancestor of that, or is exactly what a tag names. Nothing is fetched.
+    pub async fn lies_on(&self, id: &MirrorId, commit: &str, reference: &str) -> Result<bool, ReadError> {
+        let (commit, reference) = (commit.to_owned(), reference.to_owned());
+        self.read(id, Vec::new(), move |repo| Ok(changes::lies_on(repo, &commit, &reference)?)).await
+    }
+
+    /// The commit that an id names: itself, or what an annotated tag of that id leads to. Full hex; none when it is
+    /// something else, since a tag may name a file.
+    pub async fn commit_of(&self, id: &MirrorId, named: &str) -> Result<Option<String>, ReadError> {
+        let object = named.to_owned();
+        let work = move |repo: &Repository| {
+            let oid = full_id(&object).ok_or_else(|| ReadFailure::NoCommit(object.clone()))?;
+            match repo.find_object(oid, None) {
+                Ok(found) => Ok(found.peel_to_commit().ok().map(|commit| commit.id().to_string())),
+                Err(error) if error.code() == ErrorCode::NotFound => Err(ReadFailure::NoCommit(object.clone())),
+                Err(error) => Err(ReadFailure::Git(error)),
+            }
+        };
+        self.read(id, vec![named.to_owned()], work).await
+    }
+
     /// For each pair (older, newer) of full hex commits: whether the first is an ancestor of the second, or the same. What
     /// the mirror does not have is nobody's ancestor. Nothing is fetched.
     pub async fn ancestry(&self, id: &MirrorId, pairs: Vec<(String, String)>) -> Result<Vec<bool>, ReadError> {

@@ -216,6 +216,7 @@ async fn decide(shared: &Arc<Shared>, row: EventRow) -> Result<(), WriteError> {
                     workflow,
                     source: enrichment.source.clone(),
                     branch: enrichment.branch.clone(),
+                    reference: enrichment.reference.clone(),
                     inputs,
                     reason: reason.clone(),
                     generation: 0,
@@ -328,6 +329,9 @@ fn outcome(event: &CloudEvent, enrichment: &Enrichment, entry: &Entry, workflow:
             let mut reason = format!("{}{named} matches", describe(&filter.kind));
             if enrichment.late {
                 reason = format!("{reason}; late: the ref was further on already");
+            }
+            if let Some(doubt) = &enrichment.doubt {
+                reason = format!("{reason}; {doubt}");
             }
             if !unknown.is_empty() {
                 reason = format!("{reason}; started although this is unknown: {}", unknown.join("; "));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kickwheel_core::{
     Input, RunState,
-    event::{PinnedDataset, PinnedSource, RunContext},
+    event::{PinnedDataset, PinnedSource, RunContext, RunRef},
     plan::Workflow,
 };
 use kickwheel_schemas::{ArtifactRef, CloudEvent, Millis, RunId, api::RunPhase, payload};
@@ -35,6 +35,8 @@ pub struct Prepared {
     pub source: Option<PinnedSource>,
     /// The branch, for a push.
     pub branch: Option<String>,
+    /// The ref whose rights it has.
+    pub reference: RunRef,
     /// A value for each declared input.
     pub inputs: BTreeMap<String, Value>,
     /// Why it is started.
@@ -103,6 +105,7 @@ impl Launch {
             datasets,
             source,
             url: format!("{}/runs/{run}", shared.config.base_url),
+            reference: prepared.reference,
         };
         let steps = prepared.workflow.plan.steps.len();
         let mut loaded =
@@ -151,6 +154,7 @@ fn cause(event: &CloudEvent) -> String {
             let commit: String = text("after").chars().take(10).collect();
             format!("push of {commit} to {} of {}", text("branch"), text("repo"))
         }
+        payload::GIT_TAG_CREATED | payload::GIT_TAG_UPDATED => format!("tag {} of {}", text("tag"), text("repo")),
         payload::DATASET_VERSION_PUBLISHED => {
             format!("version {} of dataset {}", event.data.get("version").unwrap_or(&Value::Null), text("dataset"))
         }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use kickwheel_core::{
-    event::PinnedSource,
+    event::{PinnedSource, RunRef},
     filter::{ChangedPaths, Facts},
 };
 use kickwheel_repos::{FetchError, MirrorId, PushRange, Retry};
@@ -26,6 +26,9 @@ use crate::{
 const DEADLINE_MS: u64 = 10 * 60 * 1000;
 /// Between two tries.
 const RETRY_MS: u64 = 2_000;
+/// Between two tries where a person has to change something first, a secret for example: often enough to go on soon after
+/// that, and seldom enough that no server takes us for somebody who guesses passwords.
+const PERSON_RETRY_MS: u64 = 15_000;
 
 /// What was learnt from outside; kept with the decision, so that `explain` sees the same.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +51,12 @@ pub struct Enrichment {
     /// The ref was further on already when this move was told: it counts as older than what came after it.
     #[serde(default)]
     pub late: bool,
+    /// The ref whose rights runs for this event have.
+    #[serde(default)]
+    pub reference: RunRef,
+    /// Why they have none, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<String>,
 }
 
 impl Enrichment {
@@ -62,6 +71,8 @@ impl Enrichment {
             pushed: None,
             told_by: None,
             late: false,
+            reference: RunRef::Unrecorded,
+            doubt: None,
         }
     }
 
@@ -78,10 +89,12 @@ impl Enrichment {
         }
     }
 
-    /// A push to the default branch brings its files into the registry.
+    /// A push to the default branch brings its files into the registry, once the mirror has confirmed that they are there.
     pub fn registry_change(&self) -> Option<(&str, &[Entry])> {
         match (&self.repo, &self.pushed) {
-            (Some(repo), Some(pushed)) if self.on_default_branch && !self.late => Some((repo, pushed)),
+            (Some(repo), Some(pushed)) if self.on_default_branch && !self.late && self.doubt.is_none() => {
+                Some((repo, pushed))
+            }
             _ => None,
         }
     }
@@ -118,7 +131,7 @@ pub async fn look_up(shared: &Arc<Shared>, row: &EventRow) -> Looked {
     }
     let repo = match shared.store.repos(Some(DEFAULT_PROJECT)).await {
         Ok(repos) => repos.into_iter().find(|r| r.url == row.event.source),
-        Err(e) => return later(row, format!("repositories cannot be read: {e}")),
+        Err(e) => return later(row, format!("repositories cannot be read: {e}"), RETRY_MS),
     };
     let Some(repo) = repo else {
         return Looked::Never {
@@ -128,10 +141,32 @@ pub async fn look_up(shared: &Arc<Shared>, row: &EventRow) -> Looked {
             ),
         };
     };
-    let bare =
-        Enrichment { repo: Some(repo.name.clone()), branch: text("branch").map(str::to_owned), ..Enrichment::none() };
-    let (Some(after), Some(branch)) = (text("after"), text("branch")) else { return found(bare) };
-    push(shared, row, &repo, bare, branch, after).await
+    let branch = text("branch").filter(|_| is_branch).map(str::to_owned);
+    let named = match (&branch, text("tag").filter(|_| is_tag)) {
+        (Some(name), _) => Some(Named::Branch(name.clone())),
+        (None, Some(name)) => Some(Named::Tag(name.to_owned())),
+        (None, None) => None,
+    };
+    // What is gone, or has no name, confers no rights.
+    let bare = Enrichment { repo: Some(repo.name.clone()), branch, reference: RunRef::Nothing, ..Enrichment::none() };
+    let (Some(after), Some(named)) = (text("after"), named) else { return found(bare) };
+    push(shared, row, &repo, bare, &named, after).await
+}
+
+/// What was pushed.
+enum Named {
+    Branch(String),
+    Tag(String),
+}
+
+impl Named {
+    /// In full.
+    fn reference(&self) -> String {
+        match self {
+            Self::Branch(name) => format!("refs/heads/{name}"),
+            Self::Tag(name) => format!("refs/tags/{name}"),
+        }
+    }
 }
 
 async fn push(
@@ -139,7 +174,7 @@ async fn push(
     row: &EventRow,
     repo: &RepoRow,
     bare: Enrichment,
-    branch: &str,
+    named: &Named,
     after: &str,
 ) -> Looked {
     let mirror = match origins::mirror_of(shared, repo).await {
@@ -156,9 +191,9 @@ async fn push(
         }
     }
     origins::note(shared, repo, None, None).await;
-    match describe_push(shared, row, repo, &mirror, bare, branch, after).await {
+    match describe_push(shared, row, repo, &mirror, bare, named, after).await {
         Ok((enrichment, plans)) => Looked::Found(Box::new(enrichment), plans),
-        Err(reason) => later(row, reason),
+        Err(reason) => later(row, reason, RETRY_MS),
     }
 }
 
@@ -166,8 +201,9 @@ async fn push(
 async fn not_asked(shared: &Shared, row: &EventRow, repo: &RepoRow, reason: String, retry: Retry) -> Looked {
     origins::note(shared, repo, None, Some(reason.clone())).await;
     match retry {
-        Retry::Now | Retry::Later => later(row, reason),
-        Retry::Stop => Looked::Never { reason },
+        Retry::Now | Retry::Later => later(row, reason, RETRY_MS),
+        // A wrong credential, say: nothing is wrong with the push, and whoever mends it has the same time as a server.
+        Retry::Stop => later(row, reason, PERSON_RETRY_MS),
     }
 }
 
@@ -177,36 +213,61 @@ async fn describe_push(
     repo: &RepoRow,
     mirror: &MirrorId,
     bare: Enrichment,
-    branch: &str,
+    named: &Named,
     after: &str,
 ) -> Result<(Enrichment, Vec<Write>), String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let head = shared.mirrors.head(mirror).await.map_err(|e| text(&e))?;
     let default_branch = head.map(|h| h.branch);
-    let range = PushRange {
-        before: row.event.data.get("before").and_then(Value::as_str).map(str::to_owned),
-        after: after.to_owned(),
-        branch: branch.to_owned(),
-        default_branch: default_branch.clone(),
+    let changed = match named {
+        Named::Branch(branch) => {
+            let range = PushRange {
+                before: row.event.data.get("before").and_then(Value::as_str).map(str::to_owned),
+                after: after.to_owned(),
+                branch: branch.clone(),
+                default_branch: default_branch.clone(),
+            };
+            match shared.mirrors.changed_paths(mirror, &range).await.map_err(|e| text(&e))? {
+                kickwheel_repos::ChangedPaths::Complete(paths) => ChangedPaths::Complete { paths },
+                kickwheel_repos::ChangedPaths::Unknown(reason) => ChangedPaths::Unknown { reason },
+            }
+        }
+        Named::Tag(_) => ChangedPaths::NotApplicable,
     };
-    let changed = match shared.mirrors.changed_paths(mirror, &range).await.map_err(|e| text(&e))? {
-        kickwheel_repos::ChangedPaths::Complete(paths) => ChangedPaths::Complete { paths },
-        kickwheel_repos::ChangedPaths::Unknown(reason) => ChangedPaths::Unknown { reason },
+    // A tag may be an object of its own, and may name what is no commit: then there is nothing to run from.
+    let Some(commit) = shared.mirrors.commit_of(mirror, after).await.map_err(|e| text(&e))? else {
+        return Ok((bare, Vec::new()));
     };
-    let tree = shared.mirrors.tree(mirror, after).await.map_err(|e| text(&e))?;
-    let files = shared.mirrors.workflow_files(mirror, after).await.map_err(|e| text(&e))?;
+    let reference = named.reference();
+    let is_there = shared.mirrors.lies_on(mirror, after, &reference).await.map_err(|e| text(&e))?;
+    let doubt = (!is_there).then(|| {
+        let short: String = commit.chars().take(10).collect();
+        format!("{short} does not lie on {reference} in the repository (any more), so it has no rights of that ref")
+    });
+    let tree = shared.mirrors.tree(mirror, &commit).await.map_err(|e| text(&e))?;
+    let files = shared.mirrors.workflow_files(mirror, &commit).await.map_err(|e| text(&e))?;
     let registry = shared.registry();
     let others = registry.entries.iter().filter(|e| e.origin.repo() != Some(repo.name.as_str()));
-    let compiled = compile_commit(shared, &repo.name, after, &tree, &files, others);
-    let on_default_branch = default_branch.as_deref() == Some(branch);
+    let compiled = compile_commit(shared, &repo.name, &commit, &tree, &files, others);
+    let on_default_branch = match named {
+        Named::Branch(branch) => default_branch.as_ref() == Some(branch),
+        Named::Tag(_) => false,
+    };
     origins::note(shared, repo, default_branch, None).await;
-    let source = PinnedSource { repo: repo.name.clone(), commit: after.to_owned(), tree };
-    let enrichment =
-        Enrichment { changed, on_default_branch, source: Some(source), pushed: Some(compiled.entries), ..bare };
+    let source = PinnedSource { repo: repo.name.clone(), commit, tree };
+    let enrichment = Enrichment {
+        changed,
+        on_default_branch,
+        source: Some(source),
+        pushed: Some(compiled.entries),
+        reference: if is_there { RunRef::Confirmed(reference) } else { RunRef::Nothing },
+        doubt,
+        ..bare
+    };
     Ok((enrichment, compiled.plans))
 }
 
-fn later(row: &EventRow, reason: String) -> Looked {
+fn later(row: &EventRow, reason: String, retry_ms: u64) -> Looked {
     let now = Millis::now();
     if now.since(row.received_at) > DEADLINE_MS {
         return Looked::Never {
@@ -216,5 +277,5 @@ fn later(row: &EventRow, reason: String) -> Looked {
             ),
         };
     }
-    Looked::Later { reason, until: now.plus(RETRY_MS) }
+    Looked::Later { reason, until: now.plus(retry_ms) }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use kickwheel_core::{
     Input,
-    event::{PinnedSource, TaskSpec, Work},
+    event::{PinnedSource, RunRef, TaskSpec, Work},
     plan::{Step, StepIndex, Workflow},
 };
 use kickwheel_schemas::{AttemptKey, TaskKey};
@@ -38,6 +38,8 @@ pub struct Attempt {
     pub workflow: Arc<Workflow>,
     /// The pinned source tree.
     pub source: Option<PinnedSource>,
+    /// The ref whose rights the run has.
+    pub reference: RunRef,
     /// Of the causing event.
     pub traceparent: Option<String>,
     /// What the task does.
@@ -81,6 +83,7 @@ pub fn spawn(shared: &Arc<Shared>, loaded: &Loaded, attempt: (StepIndex, u32, u3
         row: Arc::clone(&loaded.row),
         workflow: Arc::clone(&loaded.workflow),
         source: context.and_then(|c| c.source.clone()),
+        reference: context.map(|c| c.reference.clone()).unwrap_or_default(),
         traceparent: context.and_then(|c| c.event.get("traceparent")).and_then(Value::as_str).map(str::to_owned),
         spec,
         step,

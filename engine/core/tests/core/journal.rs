@@ -2,7 +2,7 @@
 
 use kickwheel_core::{
     Event, RunState, RunStatus, apply,
-    event::RunOutcome,
+    event::{RunOutcome, RunRef},
     state::{StepState, TaskStatus},
 };
 use serde_json::json;
@@ -93,6 +93,17 @@ fn a_snapshot_from_before_images_were_pinned_is_read() {
     assert_eq!(serde_json::from_value::<RunState>(stored).expect("it is read"), state);
     apply(&mut state, &plan, &golden_image());
     assert_eq!(state.images["python:3.12"], "sha256:aa");
+}
+
+#[test]
+fn the_ref_of_a_run_is_read_as_it_was_written_and_is_unknown_for_older_runs() {
+    let read = |stored: serde_json::Value| serde_json::from_value::<RunRef>(stored).expect("it is read");
+    for reference in [RunRef::Nothing, RunRef::Confirmed("refs/tags/v1".to_owned())] {
+        let stored = serde_json::to_value(&reference).expect("it serialises");
+        assert_eq!(read(stored), reference);
+    }
+    let Some(Event::RunStarted { context, .. }) = golden().into_iter().next() else { panic!("it begins so") };
+    assert_eq!(context.reference, RunRef::Unrecorded);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use indexmap::IndexMap;
 use kickwheel_core::{
     Plan,
-    event::{PinnedDataset, PinnedSource, RunContext},
+    event::{PinnedDataset, PinnedSource, RunContext, RunRef},
     expr::{Expr, Template},
     plan::{Action, Condition, ContainerLimits, Matrix, OutputDecl, PLAN_FORMAT, Phase, Resources, Retry, Step},
 };
@@ -154,6 +154,7 @@ pub fn context() -> RunContext {
         folder: false,
     };
     RunContext {
+        reference: RunRef::Unrecorded,
         run: "run-1".to_owned(),
         project: "default".to_owned(),
         event: json!({"type": "dev.kickwheel.git.branch.updated", "data": {"branch": "main", "commit_count": 3}}),

@@ -225,3 +225,36 @@ async fn a_thousand_files_are_quick() {
     // Far above what it takes even in a debug build on a loaded machine, far below what one process per file would.
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
 }
+
+#[tokio::test]
+async fn a_commit_lies_on_a_branch_that_holds_it_and_on_a_tag_that_names_it() {
+    let fixture = Fixture::new();
+    let first = fixture.push_file("a", "1");
+    let second = fixture.push_file("a", "2");
+    fixture.git(&["tag", "-a", "-m", "a tag", "v1", &first]);
+    fixture.git(&["tag", "light", &second]);
+    let tag = fixture.git(&["rev-parse", "v1"]);
+    fixture.git(&["checkout", "-q", "-b", "side"]);
+    let third = fixture.push_file("a", "3");
+    for refspec in ["side", "refs/tags/v1", "refs/tags/light"] {
+        fixture.push(refspec);
+    }
+    let id = fixture.mirror().await;
+    fixture.mirrors.fetch(&id, std::slice::from_ref(&third)).await.expect("the origin is reachable");
+    let check = async |commit: &str, reference: &str, expected: bool| {
+        let found = fixture.mirrors.lies_on(&id, commit, reference).await.expect("the mirror is readable");
+        assert_eq!(found, expected, "{commit} on {reference}");
+    };
+    check(&first, "refs/heads/main", true).await;
+    check(&second, "refs/heads/main", true).await;
+    check(&third, "refs/heads/main", false).await;
+    check(&third, "refs/heads/side", true).await;
+    check(&first, "refs/heads/nowhere", false).await;
+    check("0000000000000000000000000000000000000001", "refs/heads/main", false).await;
+    check("main", "refs/heads/main", false).await;
+    // A tag is one commit: itself, by the tag's own id too, and none before it.
+    check(&tag, "refs/tags/v1", true).await;
+    check(&first, "refs/tags/v1", true).await;
+    check(&first, "refs/tags/light", false).await;
+    assert_eq!(fixture.mirrors.commit_of(&id, &tag).await.expect("readable"), Some(first));
+}

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use kickwheel_core::{
-    event::{PinnedSource, Work},
+    event::{PinnedSource, RunRef, Work},
     filter::{FilterKind, inputs_for},
     plan::Workflow,
 };
@@ -153,6 +153,7 @@ impl Engine {
             workflow,
             source,
             branch: None,
+            reference: RunRef::Unrecorded,
             inputs,
             reason: reason.clone(),
             generation: 0,
@@ -298,6 +299,7 @@ impl Engine {
             workflow: Arc::clone(&loaded.workflow),
             source: None,
             branch: row.branch.clone(),
+            reference: context.reference,
             inputs: context.inputs,
             reason: format!("{by} ran {} again", row.run),
             generation: last.unwrap_or(row.generation) + 1,

@@ -1,6 +1,6 @@
 //! Each kind of event against the CDEvents SDK, which refuses unknown fields and wrong values.
 
-use kickwheel_core::event::RunContext;
+use kickwheel_core::event::{RunContext, RunRef};
 use kickwheel_schemas::ArtifactRef;
 use kickwheel_spec::{PluginCatalog, compile};
 
@@ -58,6 +58,7 @@ fn a_run_is_queued_and_started_and_finished() {
         datasets: BTreeMap::new(),
         source: None,
         url: String::new(),
+        reference: RunRef::Unrecorded,
     };
     let began = Event::RunStarted { context: Box::new(context), at: Millis(5) };
     check(&began, &["pipelinerun.queued", "pipelinerun.started"]);

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use kickwheel_core::{
     Input,
     decide::Ending,
-    event::{Failure, FailureKind, JobProgram, TaskOutput, Work},
+    event::{Failure, FailureKind, JobProgram, RunRef, TaskOutput, Work},
     plan::{OutputDecl, Resources},
 };
 use kickwheel_pool::{Observed, Request, StartError};
@@ -361,8 +361,14 @@ async fn pause(shared: &Shared, attempt: &Attempt, wait: Duration) -> Result<Dur
     }
 }
 
-/// The ref that a run is of: the pushed branch; else the default branch of the repository that its workflow is from.
+/// The ref whose rights a run has: the pushed one, if the mirror has confirmed it; else the default branch of the
+/// repository that its workflow is from.
 async fn reference_of(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Option<String>, ReadError> {
+    match &attempt.reference {
+        RunRef::Confirmed(reference) => return Ok(Some(reference.clone())),
+        RunRef::Nothing => return Ok(None),
+        RunRef::Unrecorded => {}
+    }
     let branch = match (&attempt.row.branch, &attempt.source) {
         (Some(branch), _) => Some(branch.clone()),
         (None, Some(source)) if !source.repo.is_empty() => {
