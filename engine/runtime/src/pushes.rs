@@ -5,7 +5,11 @@
 //! has not reported yet; the same channel reporting the same move again is a new move (A→B→A→B is legitimate). Time plays
 //! no part in it.
 //!
-//! Pure: [`questions`] says which commits' order must be known, the caller asks the mirror, [`judge`] decides. What it
+//! A channel that has told what came later may tell an earlier move after it, since senders keep no order. But the same
+//! words may also tell that the ref has taken that way once more: where it could have, because it stands where the move
+//! begins by what is recorded, the mirror says whether it still stands there.
+//!
+//! Pure: [`questions`] and [`wants_tip`] say what must be known, the caller asks the mirror, [`judge`] decides. What it
 //! does not do: looking at identities of events (redeliveries), which the store does when an event is accepted.
 
 use std::collections::BTreeMap;
@@ -46,6 +50,30 @@ pub struct Push<'a> {
     pub channel: &'a str,
     /// The newest transition that the reporter knew: only later ones can be the same move. For polling.
     pub since: u64,
+    /// Where the ref stands by the mirror.
+    pub tip: Tip<'a>,
+}
+
+/// Where a ref stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tip<'a> {
+    /// Nobody asked, or there was no answer.
+    Unknown,
+    /// There is no such ref.
+    Gone,
+    /// At this commit.
+    At(&'a str),
+}
+
+impl Tip<'_> {
+    /// Whether it is known to stand elsewhere.
+    fn has_left(self, head: Option<&str>) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Gone => head.is_some(),
+            Self::At(commit) => head != Some(commit),
+        }
+    }
 }
 
 /// What it is.
@@ -141,14 +169,29 @@ fn open_to<'a>(chain: &'a [Transition], push: &Push<'a>) -> impl Iterator<Item =
 /// Transitions of which this may be a part: those after the last one that the channel has told as a whole. Before it,
 /// the same commits are another story: the ref has been back there since.
 fn around<'a>(chain: &'a [Transition], push: &Push<'a>) -> impl Iterator<Item = &'a Transition> {
-    let told = chain.iter().filter(|t| t.channels.iter().any(|c| c == push.channel)).map(|t| t.number).max();
-    let after = told.unwrap_or(0);
+    let after = last_told(chain, push);
     open_to(chain, push).filter(move |t| t.number > after)
+}
+
+/// Whether the report could be of an earlier move or of a new one, and the mirror's tip tells which.
+pub fn wants_tip(chain: &[Transition], push: &Push<'_>) -> bool {
+    let told = last_told(chain, push);
+    head(chain) == push.before && open_to(chain, push).any(|t| t.number < told && t.before.as_deref() == push.before)
+}
+
+/// The newest transition that the channel has told as a whole; 0: none.
+fn last_told(chain: &[Transition], push: &Push<'_>) -> u64 {
+    let told = chain.iter().filter(|t| t.channels.iter().any(|c| c == push.channel)).map(|t| t.number);
+    told.max().unwrap_or(0)
 }
 
 /// The same move, or moves that follow on one another and together are the same.
 fn exact(chain: &[Transition], push: &Push<'_>) -> Option<Verdict> {
-    let open: Vec<&Transition> = open_to(chain, push).collect();
+    // The ref has left the place where this move begins, and nobody has told it: that is what is told now, by a channel
+    // that has told what came after the earlier move.
+    let has_left = wants_tip(chain, push) && push.tip.has_left(head(chain));
+    let told = if has_left { last_told(chain, push) } else { 0 };
+    let open: Vec<&Transition> = open_to(chain, push).filter(|t| t.number > told).collect();
     let mut found = None;
     for (start, first) in open.iter().enumerate() {
         if first.before.as_deref() != push.before {

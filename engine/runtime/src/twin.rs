@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     lookup::Enrichment,
-    pushes::{Ancestry, Push, Transition, Verdict, WINDOW, judge, questions},
+    pushes::{Ancestry, Push, Tip, Transition, Verdict, WINDOW, judge, questions, wants_tip},
     shared::{DEFAULT_PROJECT, Shared},
 };
 
@@ -22,11 +22,12 @@ pub async fn look(shared: &Arc<Shared>, row: &EventRow, enrichment: &Enrichment)
         return Ok(Verdict::New);
     }
     let text = |name: &str| row.event.data.get(name).and_then(Value::as_str);
-    let push = Push {
+    let mut push = Push {
         before: text("before"),
         after: text("after"),
         channel: &row.channel,
         since: row.event.extensions.get(KNOWN_TRANSITION).and_then(Value::as_u64).unwrap_or(0),
+        tip: Tip::Unknown,
     };
     let rows = shared.store.transitions(DEFAULT_PROJECT, repo, ref_name, WINDOW).await?;
     let chain: Vec<Transition> = rows
@@ -41,10 +42,19 @@ pub async fn look(shared: &Arc<Shared>, row: &EventRow, enrichment: &Enrichment)
             moved_head: t.moved_head,
         })
         .collect();
+    let mirror = async || shared.mirrors.mirror(DEFAULT_PROJECT, repo, &row.event.source).await.ok();
+    let standing;
+    if wants_tip(&chain, &push)
+        && let Some(mirror) = mirror().await
+        && let Ok(refs) = shared.mirrors.heads(&mirror).await
+    {
+        standing = refs.into_iter().find(|r| r.name == *ref_name);
+        push.tip = standing.as_ref().map_or(Tip::Gone, |found| Tip::At(&found.target));
+    }
     let asked = questions(&chain, &push);
     let mut ancestry = Ancestry::default();
     if !asked.is_empty()
-        && let Ok(mirror) = shared.mirrors.mirror(DEFAULT_PROJECT, repo, &row.event.source).await
+        && let Some(mirror) = mirror().await
     {
         // A mirror that cannot be read knows no order: the push is then taken as new, which loses nothing.
         let answers = shared.mirrors.ancestry(&mirror, asked.clone()).await.unwrap_or_default();

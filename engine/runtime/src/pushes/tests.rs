@@ -11,6 +11,8 @@ struct Ref {
     chain: Vec<Transition>,
     /// The moves that were decided.
     runs: Vec<String>,
+    /// Where the mirror finds it, once a test has said so.
+    tip: Option<String>,
 }
 
 fn key(n: u64) -> EventKey {
@@ -29,9 +31,14 @@ impl Ref {
     }
 
     fn report_since(&mut self, report: &str, since: u64) -> Verdict {
-        let (channel, moved) = report.split_once(':').expect("a channel");
+        let (channel, moved) = report.rsplit_once(':').expect("a channel");
         let (before, after) = moved.split_once('>').expect("two commits");
-        let push = Push { before: commit(before), after: commit(after), channel, since };
+        let tip = self.tip.clone();
+        let tip = match tip.as_deref() {
+            None => Tip::Unknown,
+            Some(at) => commit(at).map_or(Tip::Gone, Tip::At),
+        };
+        let push = Push { before: commit(before), after: commit(after), channel, since, tip };
         let mut ancestry = Ancestry::default();
         for (older, newer) in questions(&self.chain, &push) {
             let holds = older <= newer;
@@ -175,4 +182,80 @@ fn a_forced_move_back_is_new_and_not_late() {
 #[test]
 fn deleting_and_creating_again_is_told_apart() {
     check(&["hook:0>a", "webhook:0>a", "hook:a>0", "webhook:a>0", "hook:0>a", "webhook:0>a"], &["0>a", "a>0", "0>a"]);
+}
+
+#[test]
+fn back_and_forth_over_each_pair_of_channels_is_as_many_runs_as_moves_in_every_interleaving() {
+    let moves = ["0>a", "a>b", "b>a", "a>b"];
+    let pairs = [["hook", "webhook:x"], ["webhook:x", "hook"], ["webhook:x", "webhook:y"], ["hook", "webhook:y"]];
+    for [first, second] in pairs {
+        // Every interleaving of four reports of each, each channel in its own order: bits say whose turn it is.
+        for turns in (0..256_u32).filter(|turns| turns.count_ones() == 4) {
+            let mut at = Ref::default();
+            let mut told = [0, 0];
+            for turn in 0..8 {
+                let who = (turns >> turn & 1) as usize;
+                let moved = moves[told[who]];
+                told[who] += 1;
+                at.report(&format!("{}:{moved}", [first, second][who]));
+            }
+            assert_eq!(at.runs, moves, "{first} {second} {turns:08b}");
+        }
+    }
+}
+
+#[test]
+fn two_webhooks_of_one_repository_are_two_channels_and_one_run() {
+    check(&["webhook:x:0>a", "webhook:y:0>a", "webhook:y:a>b", "webhook:x:a>b"], &["0>a", "a>b"]);
+}
+
+/// The hook told of the way there and back; the webhook's first delivery was lost, and its second came.
+fn there_and_back() -> Ref {
+    let mut at = Ref::default();
+    for report in ["hook:0>a", "hook:a>b", "hook:b>a", "webhook:b>a"] {
+        at.report(report);
+    }
+    assert_eq!(at.runs, ["0>a", "a>b", "b>a"]);
+    at
+}
+
+#[test]
+fn what_a_channel_tells_after_what_came_later_is_new_where_the_ref_has_moved_again() {
+    let mut again = there_and_back();
+    again.tip = Some("b".to_owned());
+    assert_eq!(again.report("webhook:a>b"), Verdict::New);
+    // And the hook that comes after it tells the same move.
+    assert!(matches!(again.report("hook:a>b"), Verdict::Duplicate { of, .. } if of == key(4)));
+    assert_eq!(again.runs, ["0>a", "a>b", "b>a", "a>b"]);
+}
+
+#[test]
+fn what_a_channel_tells_after_what_came_later_is_a_duplicate_where_the_ref_has_not_moved() {
+    let mut late = there_and_back();
+    late.tip = Some("a".to_owned());
+    assert!(matches!(late.report("webhook:a>b"), Verdict::Duplicate { of, .. } if of == key(2)));
+    // Without a mirror nothing says that it moved.
+    assert!(matches!(there_and_back().report("webhook:a>b"), Verdict::Duplicate { .. }));
+}
+
+#[test]
+fn a_branch_that_is_made_again_after_its_end_was_told_is_new_where_it_is_there() {
+    let mut at = Ref::default();
+    for report in ["hook:0>a", "hook:a>0", "webhook:a>0"] {
+        at.report(report);
+    }
+    at.tip = Some("a".to_owned());
+    assert_eq!(at.report("webhook:0>a"), Verdict::New);
+    at.tip = Some("0".to_owned());
+    assert!(matches!(at.report("hook:0>a"), Verdict::Duplicate { of, .. } if of == key(3)));
+}
+
+#[test]
+fn the_same_channel_again_under_a_new_id_is_new_and_late_when_the_ref_went_on() {
+    let mut at = Ref::default();
+    at.report("webhook:0>a");
+    at.report("webhook:a>b");
+    assert_eq!(at.report("webhook:a>b"), Verdict::New);
+    at.report("webhook:b>c");
+    assert_eq!(at.report("webhook:a>b"), Verdict::Late);
 }
