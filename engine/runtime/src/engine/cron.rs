@@ -23,7 +23,11 @@ use serde::{Deserialize, Serialize};
 use tracing::{debug, info, warn};
 
 use super::{Engine, read_failed, write_failed};
-use crate::{ApiError, bus, registry, shared::DEFAULT_PROJECT};
+use crate::{
+    ApiError, bus,
+    registry::{self, Entry},
+    shared::DEFAULT_PROJECT,
+};
 
 /// How the cursors of workflows' own schedules are named; no trigger's name has a slash.
 const OWN: &str = "cron/";
@@ -76,6 +80,8 @@ pub struct CronMemory {
     kept: Option<BTreeMap<String, Kept>>,
     /// Of this revision of the registry.
     own: Option<(i64, Vec<Plan>)>,
+    /// Files of that revision that have mistakes.
+    broken: Vec<Broken>,
     parsed: BTreeMap<(String, String), Option<Schedule>>,
     /// Names of which it was said that they are left out.
     told: BTreeSet<String>,
@@ -94,6 +100,33 @@ impl CronMemory {
     fn tell(&mut self, name: &str, reason: &str) {
         if self.told.insert(name.to_owned()) {
             warn!(schedule = name, "it is left out: {reason}");
+        }
+    }
+}
+
+/// A workflow file with mistakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Broken {
+    /// Its workflow's name can still be read.
+    Named(String),
+    /// Which workflow it was cannot be told.
+    Unknown,
+}
+
+impl Broken {
+    fn of(entry: &Entry) -> Self {
+        // Where no name can be read, the file stands in for it.
+        if entry.name == entry.origin.file() { Self::Unknown } else { Self::Named(entry.name.clone()) }
+    }
+
+    /// Whether the schedule of this cursor may be in the file.
+    fn may_hold(&self, key: &str) -> bool {
+        let Some(trigger) = key.strip_prefix(OWN) else { return false };
+        match self {
+            Self::Named(workflow) => {
+                trigger.strip_prefix(workflow.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+            }
+            Self::Unknown => true,
         }
     }
 }
@@ -246,12 +279,14 @@ impl Engine {
         Ok(())
     }
 
-    /// A workflow that is gone takes its cursor along: if it ever comes back, it begins anew. That of a trigger is
-    /// removed with the trigger.
+    /// A workflow that is gone takes its cursor along: if it ever comes back, it begins anew. One whose file is broken is
+    /// not gone: its cursor waits for the repair, and then says which ticks were missed. That of a trigger is removed with
+    /// the trigger.
     async fn forget_cursors(&self, memory: &mut CronMemory, plans: &[Plan]) -> Result<(), ApiError> {
         let kept = memory.kept.get_or_insert_default();
-        let gone: Vec<String> =
-            kept.keys().filter(|key| !plans.iter().any(|plan| plan.key == **key)).cloned().collect();
+        let waits = |key: &str| memory.broken.iter().any(|broken| broken.may_hold(key));
+        let in_force = |key: &str| plans.iter().any(|plan| plan.key == key);
+        let gone: Vec<String> = kept.keys().filter(|key| !in_force(key) && !waits(key)).cloned().collect();
         for key in gone {
             if key.starts_with(OWN) {
                 info!(cursor = key, "no workflow has this schedule any more");
@@ -280,6 +315,8 @@ impl Engine {
                     paused: false,
                 }));
             }
+            let broken = registry.entries.iter().filter(|entry| entry.plan.is_none());
+            memory.broken = broken.map(Broken::of).collect();
             memory.own = Some((registry.revision, own));
         }
         let paused = self.shared.paused().await.map_err(read_failed)?;
@@ -317,6 +354,18 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broken_file_keeps_the_cursors_that_may_be_its_own() {
+        let check = |broken: Broken, key: &str, kept: bool| assert_eq!(broken.may_hold(key), kept, "{broken:?} {key}");
+        let named = || Broken::Named("wheel".to_owned());
+        check(named(), "cron/wheel", true);
+        check(named(), "cron/wheel:night", true);
+        check(named(), "cron/wheels", false);
+        check(named(), "wheel", false);
+        check(Broken::Unknown, "cron/anything", true);
+        check(Broken::Unknown, "anything", false);
+    }
 
     const SECOND: i64 = 1_000;
     const MINUTE: i64 = 60 * SECOND;
