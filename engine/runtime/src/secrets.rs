@@ -5,7 +5,9 @@
 //! first eight hex digits of its SHA-256), stored beside it. [`keys`] says where keys are kept.
 //!
 //! Changing the key re-encrypts row by row, each by compare-and-set, while both keys are at hand: a crash in the middle
-//! leaves both on the disk, and the next start goes on. Values are wiped from memory after use, and nothing here that can
+//! leaves both on the disk, and the next start goes on. Which key is in force is a row of the database, so that another
+//! engine, which may still hold the old one, seals nothing with it any more: it looks whether it was given the new one
+//! meanwhile, and says what is missing. Values are wiped from memory after use, and nothing here that can
 //! be printed shows one.
 //!
 //! Deliberately absent: delivery to a job (the pool and the runner), masking in logs (the runner), the API's words
@@ -24,7 +26,11 @@ use chacha20poly1305::{
 };
 use kickwheel_core::filter::GlobList;
 use kickwheel_schemas::Millis;
-use kickwheel_store::{ReadError, Store, Write, WriteError, fault, rows::SealedSecretRow, write::PutSecret};
+use kickwheel_store::{
+    ReadError, Store, Write, WriteError, fault,
+    rows::SealedSecretRow,
+    write::{KEY_IN_FORCE, PutSecret, UseKey},
+};
 use zeroize::Zeroizing;
 
 use keys::{Key, Ring};
@@ -106,7 +112,12 @@ pub enum OpenError {
 }
 
 fn at_hand(known: &[String]) -> String {
-    if known.is_empty() { "no key is at hand".to_owned() } else { format!("at hand is {}", known.join(", ")) }
+    let known =
+        if known.is_empty() { "no key is at hand".to_owned() } else { format!("at hand is {}", known.join(", ")) };
+    format!(
+        "{known}; if another engine has changed it (`kickwheel secrets rekey`), put the new one where this engine's key \
+         comes from"
+    )
 }
 
 /// A secret was not kept.
@@ -118,6 +129,17 @@ pub enum PutError {
     /// The key cannot be read or made. Stop.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Another key is in force, and this engine does not have it. Stop until somebody brings it.
+    #[error("seal the secret: the key in force is {in_force}, and {}", at_hand(known))]
+    NotInForce {
+        /// Names the key that seals.
+        in_force: String,
+        /// What is at hand.
+        known: Vec<String>,
+    },
+    /// The database cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The database refused.
     #[error(transparent)]
     Write(#[from] WriteError),
@@ -132,6 +154,14 @@ pub enum RekeyError {
     /// A value cannot be opened with the key that it names.
     #[error("change the key: {0}")]
     Open(#[from] OpenError),
+    /// Another engine has changed it, and this one does not have what it was changed to.
+    #[error("change the key: the one in force is {in_force}, and {}", at_hand(known))]
+    NotInForce {
+        /// Names the key that seals.
+        in_force: String,
+        /// What is at hand.
+        known: Vec<String>,
+    },
     /// The database cannot be read.
     #[error("change the key: {0}")]
     Read(#[from] ReadError),
@@ -219,7 +249,7 @@ impl Secrets {
     ) -> Result<(), PutError> {
         check(name, value, &refs).map_err(PutError::Invalid)?;
         let _unchanged = self.change.read().await;
-        let key = self.current()?;
+        let key = self.in_force(store).await?;
         let put = PutSecret {
             project: project.to_owned(),
             name: name.to_owned(),
@@ -229,8 +259,63 @@ impl Secrets {
             updated_at: Millis::now(),
             expected: None,
         };
-        store.write(vec![Write::PutSecret(put)]).await?;
+        let used = UseKey { expected: None, key_id: key.id().to_owned() };
+        store.write(vec![Write::UseKey(used), Write::PutSecret(put)]).await?;
         Ok(())
+    }
+
+    /// The key that seals, by the database; where it names none yet, ours, which is made if there is none.
+    async fn in_force(&self, store: &Store) -> Result<Key, PutError> {
+        let named = match store.meta(KEY_IN_FORCE).await? {
+            Some(id) => Some(id),
+            // Sealed before it was written down, perhaps by another engine.
+            None => store.secrets(None).await?.into_iter().map(|row| row.key_id).find(|id| !self.has(id)),
+        };
+        let Some(id) = named else { return Ok(self.current()?) };
+        if !self.is_current(&id) {
+            self.look_again()?;
+        }
+        if let Some(key) = self.ring().current.filter(|key| key.id() == id) {
+            return Ok(key);
+        }
+        // A change that was interrupted before it was written down is ours to go on with. A key that was lost, with
+        // everything that it sealed, is given up once all of that was removed.
+        if self.has(&id) || store.secrets_by_key(&id, 1).await?.is_empty() {
+            let key = self.current()?;
+            let used = UseKey { expected: Some(id), key_id: key.id().to_owned() };
+            store.write(vec![Write::UseKey(used)]).await?;
+            return Ok(key);
+        }
+        Err(PutError::NotInForce { in_force: id, known: self.key_ids() })
+    }
+
+    fn has(&self, id: &str) -> bool {
+        self.ring().all().any(|key| key.id() == id)
+    }
+
+    fn is_current(&self, id: &str) -> bool {
+        self.ring().current.is_some_and(|key| key.id() == id)
+    }
+
+    /// Somebody may have brought another key meanwhile.
+    fn look_again(&self) -> Result<(), KeyError> {
+        let found = self.keys.load()?;
+        *self.ring.write().expect("no holder of this lock panics") = found;
+        Ok(())
+    }
+
+    /// Writes down that the key in force is ours. What an interrupted change left counts as ours.
+    async fn take_force(&self, store: &Store, ring: &Ring) -> Result<(), RekeyError> {
+        let Some(current) = &ring.current else { return Ok(()) };
+        let named = store.meta(KEY_IN_FORCE).await?;
+        if named.as_deref() == Some(current.id()) {
+            return Ok(());
+        }
+        if let Some(in_force) = named.as_ref().filter(|id| !ring.others.iter().any(|key| key.id() == id.as_str())) {
+            return Err(RekeyError::NotInForce { in_force: in_force.clone(), known: self.key_ids() });
+        }
+        let used = UseKey { expected: named, key_id: current.id().to_owned() };
+        Ok(store.write(vec![Write::UseKey(used)]).await.map(drop)?)
     }
 
     fn current(&self) -> Result<Key, KeyError> {
@@ -247,6 +332,11 @@ impl Secrets {
     pub async fn rekey(&self, store: &Store, new_key: Option<&str>) -> Result<Changed, RekeyError> {
         let new = new_key.map_or_else(|| Ok(Key::random()), Key::parse)?;
         let _alone = self.change.write().await;
+        // Another engine may have changed it, and somebody may have brought the new one here.
+        self.look_again()?;
+        if let Some(in_force) = store.meta(KEY_IN_FORCE).await?.filter(|id| !self.has(id)) {
+            return Err(RekeyError::NotInForce { in_force, known: self.key_ids() });
+        }
         // What an earlier change left undone comes first: at most two keys are ever in use.
         let mut secrets = self.convert(store).await?;
         let before = self.ring().current;
@@ -272,6 +362,8 @@ impl Secrets {
     async fn convert(&self, store: &Store) -> Result<u64, RekeyError> {
         let ring = self.ring();
         let Some(current) = &ring.current else { return Ok(0) };
+        // From here on nobody seals with an old key: what is looked for below is all that there will be.
+        self.take_force(store, &ring).await?;
         let mut converted = 0;
         for old in ring.others.iter().filter(|key| key.id() != current.id()) {
             let mut idle = 0;
@@ -319,6 +411,10 @@ impl Secrets {
 
     fn unseal(&self, row: &SealedSecretRow) -> Result<Zeroizing<Vec<u8>>, OpenError> {
         let secret = &row.secret;
+        if !self.has(&secret.key_id) {
+            // If it cannot be read now, the keys that are at hand are named below.
+            _ = self.look_again();
+        }
         let ring = self.ring();
         let Some(key) = ring.all().find(|key| key.id() == secret.key_id) else {
             return Err(OpenError::Key {

@@ -14,7 +14,7 @@ mod triggers;
 use kickwheel_schemas::{CloudEvent, Digest, Millis, RunId, api::RunPhase};
 use serde_json::Value;
 
-pub use access::{PutSecret, PutToken, RevokeToken, SecretStamp};
+pub use access::{KEY_IN_FORCE, PutSecret, PutToken, RevokeToken, SecretStamp, UseKey};
 pub use assets::{Announce, CachePut, CacheRecord, CacheReplace, CacheResult, PublishDataset, RegisterModel};
 pub use bus::{
     AddPartitions, BusMode, MoveOffset, MoveRelay, RemovePartitions, ResetPartition, SetBusMode, Spool, StopPartition,
@@ -103,7 +103,10 @@ pub enum Write {
     /// Moves a trigger's state on: a cron cursor, what a poller saw last. Another version than expected is `Stale`. There
     /// need be no trigger of that name: `on.cron` of a workflow has a cursor too.
     PutTriggerState(PutTriggerState),
-    /// Makes a secret, or replaces it.
+    /// Says which key seals secrets from now on, for all engines of this database. `Stale` if another one than expected was
+    /// in force; saying it twice changes nothing.
+    UseKey(UseKey),
+    /// Makes a secret, or replaces it. `Stale` if it is sealed with another key than the one in force.
     PutSecret(PutSecret),
     /// Removes a secret.
     RemoveSecret(RemoveNamed),

@@ -189,6 +189,10 @@ impl Engine {
             PutError::Key(e) => {
                 ApiError::Conflict { code: "secrets_key", detail: format!("the secret is not kept: cannot {e}") }
             }
+            e @ PutError::NotInForce { .. } => {
+                ApiError::Conflict { code: "secrets_key", detail: format!("cannot {e}") }
+            }
+            PutError::Read(e) => read_failed(e),
             PutError::Write(e) => write_failed(e),
         })?;
         let rows = store.secrets(Some(DEFAULT_PROJECT)).await.map_err(read_failed)?;
@@ -214,6 +218,9 @@ impl Engine {
         let changed = self.shared.secrets.rekey(&self.shared.store, key.as_deref().map(String::as_str)).await;
         let changed = changed.map_err(|e| match e {
             RekeyError::Key(e) => ApiError::Conflict { code: "secrets_key", detail: format!("cannot {e}") },
+            e @ RekeyError::NotInForce { .. } => {
+                ApiError::Conflict { code: "secrets_key", detail: format!("cannot {e}") }
+            }
             RekeyError::Open(e) => secret_refused(e),
             RekeyError::Read(e) => read_failed(e),
             RekeyError::Write(e) => write_failed(e),
@@ -309,7 +316,7 @@ impl Engine {
             .collect();
         if !lost.is_empty() {
             let help = "put the key that they need into `secrets.key.old` in the data folder and restart: they are sealed \
-                        with the one in force then; or set them again";
+                        with the one in force then; or remove them and set them again";
             return check("secrets", "failed", format!("cannot be opened: {}", lost.join(", ")), Some(help.to_owned()));
         }
         match self.shared.secrets.note() {

@@ -166,6 +166,7 @@ async fn a_change_that_was_interrupted_anywhere_is_finished_at_the_next_start() 
     let new = Key::random();
     files.replace(Some(&old), &new).expect("stored");
     let half = house.secrets(KeySource::Folder);
+    half.take_force(&house.store, &half.ring()).await.expect("written down");
     for name in ["s0", "s2"] {
         let row = house.store.sealed_secret("p", name).await.expect("readable").expect("there");
         assert!(half.convert_one(&house.store, &new, &row).await.expect("sealed anew"));
@@ -234,4 +235,47 @@ fn keys_that_are_none_are_refused_with_where_they_come_from() {
     let error = Secrets::load(folder.path(), text.clone()).expect_err("no key").to_string();
     assert!(error.contains("64 hex digits") && !error.contains("swordfish"), "{error}");
     assert!(!format!("{text:?}").contains("swordfish"));
+}
+
+#[tokio::test]
+async fn an_engine_that_missed_a_change_of_the_key_seals_nothing_until_it_gets_the_new_one() {
+    let house = House::build().await;
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    // Both are given one file, as replicas are; each keeps what it makes itself in a folder of its own.
+    let shared = elsewhere.path().join("shared.key");
+    fs::write(&shared, "11".repeat(32)).expect("written");
+    let file = || KeySource::File(shared.clone());
+    let (here, there) = (house.secrets(file()), Secrets::load(elsewhere.path(), file()).expect("loaded"));
+    house.put(&here, "a", "one", &[]).await;
+    house.check(&there, "a", "one").await;
+
+    let changed = here.rekey(&house.store, Some(&"22".repeat(32))).await.expect("changed");
+    let refused = there.put(&house.store, "p", "b", b"x", Vec::new()).await.expect_err("it would be lost").to_string();
+    assert!(refused.contains(&changed.key_id) && refused.contains(&there.key_ids()[0]), "{refused}");
+    let refused = there.open(&house.store, "p", "a", None).await.expect_err("sealed anew").to_string();
+    assert!(refused.contains("secrets rekey"), "{refused}");
+    assert!(matches!(there.rekey(&house.store, None).await, Err(RekeyError::NotInForce { .. })));
+    assert!(house.store.secrets(None).await.expect("readable").iter().all(|row| row.key_id == changed.key_id));
+
+    // The operator puts the new key where both look, and nobody is started anew.
+    fs::write(&shared, "22".repeat(32)).expect("written");
+    house.check(&there, "a", "one").await;
+    house.put(&there, "b", "two", &[]).await;
+    house.check(&here, "b", "two").await;
+    house.store.close().await;
+}
+
+#[tokio::test]
+async fn whoever_lost_the_key_begins_anew_once_what_it_sealed_is_removed() {
+    let house = House::build().await;
+    let given = |text: &str| KeySource::Given(Zeroizing::new(text.to_owned()));
+    house.put(&house.secrets(given(&"11".repeat(32))), "a", "x", &[]).await;
+    let later = house.secrets(given(&"22".repeat(32)));
+    let put = later.put(&house.store, "p", "b", b"y", Vec::new()).await;
+    assert!(matches!(put, Err(PutError::NotInForce { .. })), "{put:?}");
+    let named = kickwheel_store::write::RemoveNamed { project: "p".to_owned(), name: "a".to_owned() };
+    house.store.write(vec![Write::RemoveSecret(named)]).await.expect("removed");
+    house.put(&later, "b", "y", &[]).await;
+    house.check(&later, "b", "y").await;
+    house.store.close().await;
 }

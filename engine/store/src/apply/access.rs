@@ -3,11 +3,44 @@
 use super::{Applied, Tx, stale};
 use crate::{
     db::Arg,
-    write::{PutSecret, PutToken, RemoveNamed, RevokeToken},
+    write::{KEY_IN_FORCE, PutSecret, PutToken, RemoveNamed, RevokeToken, UseKey},
 };
+
+/// Moves on to another key.
+pub async fn use_key(tx: &mut Tx<'_>, key: &UseKey) -> Applied<()> {
+    let row: [Arg; 2] = [Arg::from(KEY_IN_FORCE), (&key.key_id).into()];
+    match &key.expected {
+        None => {
+            let sql = "INSERT INTO meta (key, value) VALUES ($1, $2) ON CONFLICT (key) DO NOTHING";
+            tx.conn.execute(sql, row).await?;
+        }
+        Some(expected) => {
+            let [name, id] = row;
+            let sql = "UPDATE meta SET value = $2 WHERE key = $1 AND value = $3";
+            tx.conn.execute(sql, [name, id, expected.into()]).await?;
+        }
+    }
+    match in_force(tx).await? {
+        Some(found) if found == key.key_id => Ok(()),
+        found => Err(stale(format!("the secrets' key in force is {}", found.unwrap_or_else(|| "none".to_owned())))),
+    }
+}
+
+/// Locked against being changed until the transaction ends: what is sealed with a key must not appear after nobody looks
+/// for it any more.
+async fn in_force(tx: &mut Tx<'_>) -> Applied<Option<String>> {
+    let sql = "SELECT value FROM meta WHERE key = $1 {for_share}";
+    let row = tx.conn.fetch_one(sql, [Arg::from(KEY_IN_FORCE)]).await?;
+    Ok(row.map(|row| row.text("value")).transpose()?)
+}
 
 /// Makes or replaces a secret.
 pub async fn put_secret(tx: &mut Tx<'_>, put: &PutSecret) -> Applied<()> {
+    if let Some(key_id) = in_force(tx).await?
+        && key_id != put.key_id
+    {
+        return Err(stale(format!("the secrets' key in force is {key_id}, and this is sealed with {}", put.key_id)));
+    }
     let mut args: Vec<Arg> = vec![
         (&put.project).into(),
         (&put.name).into(),

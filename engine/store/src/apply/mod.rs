@@ -136,6 +136,7 @@ fn touched_run(write: &Write) -> Option<RunId> {
         | Write::RemoveTrigger(_)
         | Write::SetTriggerPaused(_)
         | Write::PutTriggerState(_)
+        | Write::UseKey(_)
         | Write::PutSecret(_)
         | Write::RemoveSecret(_)
         | Write::PutToken(_)
@@ -210,6 +211,7 @@ async fn apply(tx: &mut Tx<'_>, write: &Write) -> Applied<Written> {
         Write::RemoveTrigger(w) => triggers::remove_trigger(tx, w).await?,
         Write::SetTriggerPaused(w) => triggers::set_trigger_paused(tx, w).await?,
         Write::PutTriggerState(w) => triggers::put_trigger_state(tx, w).await?,
+        Write::UseKey(w) => access::use_key(tx, w).await?,
         Write::PutSecret(w) => access::put_secret(tx, w).await?,
         Write::RemoveSecret(w) => access::remove_secret(tx, w).await?,
         Write::PutToken(w) => access::put_token(tx, w).await?,

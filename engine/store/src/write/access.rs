@@ -22,6 +22,18 @@ pub struct PutSecret {
     pub expected: Option<SecretStamp>,
 }
 
+/// See [`super::Write::UseKey`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UseKey {
+    /// The id of the key that was in force; none: no key ever was.
+    pub expected: Option<String>,
+    /// The id of the key that seals from now on.
+    pub key_id: String,
+}
+
+/// The row of `meta` that names the key in force.
+pub const KEY_IN_FORCE: &str = "secrets_key";
+
 /// What tells one state of a secret from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretStamp {
