@@ -80,13 +80,17 @@ impl Engine {
 
     /// What `doctor` says about the bus.
     pub(super) async fn check_bus(&self) -> Vec<Check> {
-        let Bus::Kafka(bus) = &self.shared.bus else {
-            return vec![check("bus", "ok", "embedded: the database itself".to_owned(), None)];
-        };
         let mut checks = Vec::new();
-        match self.bus().await {
-            Err(e) => checks.push(check("bus", "failed", e.to_string(), None)),
-            Ok(view) => {
+        let view = match self.bus().await {
+            Ok(view) => view,
+            Err(e) => return vec![check("bus", "failed", e.to_string(), None)],
+        };
+        let own_kafka = match &self.shared.bus {
+            Bus::Embedded => {
+                checks.push(check("bus", "ok", "embedded: the database itself".to_owned(), None));
+                None
+            }
+            Bus::Kafka(bus) => {
                 let message = format!("Kafka, {}; {} events wait in the database", view.mode, view.spooled);
                 let state =
                     if view.trouble.is_empty() && view.mode == BusMode::Direct.as_str() { "ok" } else { "warning" };
@@ -97,17 +101,20 @@ impl Engine {
                     )
                 });
                 checks.push(check("bus", state, message, help));
-                for stopped in view.items.iter().filter(|p| p.reason.is_some()) {
-                    let help = format!(
-                        "`kickwheel bus reset {} --partition {} --to earliest` reads what is there now, `--to latest` only \
-                         what comes; events that were accepted before are not started twice",
-                        stopped.stream, stopped.partition
-                    );
-                    let reason = stopped.reason.clone().unwrap_or_default();
-                    checks.push(check(&format!("partition {}", stopped.id), "failed", reason, Some(help)));
-                }
+                Some(bus)
             }
+        };
+        // Topics of others are read whatever our own bus is.
+        for stopped in view.items.iter().filter(|p| p.reason.is_some()) {
+            let help = format!(
+                "`kickwheel bus reset {} --partition {} --to earliest` reads what is there now, `--to latest` only what \
+                 comes; events that were accepted before are not started twice",
+                stopped.stream, stopped.partition
+            );
+            let reason = stopped.reason.clone().unwrap_or_default();
+            checks.push(check(&format!("partition {}", stopped.id), "failed", reason, Some(help)));
         }
+        let Some(bus) = own_kafka else { return checks };
         match bus.kafka.health().await {
             Ok(health) => checks.extend(
                 health
