@@ -104,7 +104,9 @@ async fn take(engine: &Engine, file: &Path) -> Result<(), Trouble> {
 fn from_api(e: ApiError) -> Trouble {
     match e {
         ApiError::Unavailable { detail, .. } | ApiError::Conflict { detail, .. } => Trouble::Later(detail),
-        ApiError::Invalid { detail, .. } | ApiError::NotFound { detail, .. } => Trouble::Never(detail),
+        ApiError::Invalid { detail, .. } | ApiError::NotFound { detail, .. } | ApiError::Forbidden { detail, .. } => {
+            Trouble::Never(detail)
+        }
     }
 }
 

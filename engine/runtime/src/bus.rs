@@ -29,7 +29,7 @@ use kickwheel_store::{
     write::{BusMode, Spool},
 };
 use serde_json::Value;
-pub use streams::stream_of;
+pub use streams::{kept_record, stream_of};
 use tokio::sync::Notify;
 
 use crate::{
@@ -45,8 +45,10 @@ const CHANNEL: &str = "kickwheelchannel";
 
 /// Extension attribute of an event that a run caused: the workflows that led to it, the first first, parted by commas.
 pub const CHAIN: &str = "kickwheelchain";
+/// The attribute of an edited event that names the id of what it was made of.
+pub const CAUSE: &str = "kickwheelcause";
 /// Attributes that nobody but us may set.
-pub const RESERVED: [&str; 4] = [PROJECT, CHANNEL, CHAIN, KNOWN_TRANSITION];
+pub const RESERVED: [&str; 5] = [PROJECT, CHANNEL, CHAIN, KNOWN_TRANSITION, CAUSE];
 
 /// Which bus.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

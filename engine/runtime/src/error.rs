@@ -19,6 +19,14 @@ pub enum ApiError {
         /// What is wrong and what to do.
         detail: String,
     },
+    /// Who asks may not do that. HTTP 403.
+    #[error("{detail}")]
+    Forbidden {
+        /// Stable code, explained in `docs/errors.md`.
+        code: &'static str,
+        /// What is not allowed, and who may or what to do instead.
+        detail: String,
+    },
     /// It does not fit the present state. HTTP 409.
     #[error("{detail}")]
     Conflict {

@@ -27,6 +27,7 @@ mod pushes;
 mod registry;
 mod relay;
 mod report;
+pub mod reserved;
 pub mod secrets;
 mod shared;
 mod twin;

@@ -21,7 +21,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    bus::Bus, driver::Cell, engine::Config, folder::DataFolder, pools::Pools, registry::Registry, secrets::Secrets,
+    bus::Bus, driver::Cell, engine::Config, folder::DataFolder, pools::Pools, registry::Registry, reserved::Configured,
+    secrets::Secrets,
 };
 
 /// The project that everything belongs to when none is named. More projects come with their grants.
@@ -72,6 +73,8 @@ pub struct Shared {
     pub workflows: Mutex<HashMap<Digest, Arc<Workflow>>>,
     /// Source trees that are in the artifact store already.
     pub sources: Mutex<HashMap<String, kickwheel_schemas::ArtifactRef>>,
+    /// Sources that nobody outside may claim.
+    pub configured: Configured,
     /// Wakes the decider.
     pub decider: Notify,
     /// Wakes whoever keeps the leases of partitions: other topics are to be read.

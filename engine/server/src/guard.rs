@@ -8,7 +8,7 @@
 //! Not here: tokens ([`crate::access`]) and webhooks, which are signed and name us as they like ([`crate::hooks`]).
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     time::Duration,
 };
 
@@ -112,6 +112,19 @@ impl Hosts {
             seen.https = first("x-forwarded-proto").map_or(seen.https, |proto| proto.eq_ignore_ascii_case("https"));
         }
         seen
+    }
+
+    /// The address that a request comes from: the other end, or whom a trusted proxy names in front of itself.
+    pub fn client(&self, headers: &HeaderMap, peer: Option<&Peer>) -> IpAddr {
+        let Some(peer) = peer else { return IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        if !self.trusts(peer.address) {
+            return peer.address;
+        }
+        // Each proxy writes down whom it was reached by, at the end; what stands before the last stranger is hearsay.
+        let lists = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+        let hops: Vec<&str> = lists.flat_map(|list| list.split(',')).map(str::trim).collect();
+        let named = hops.iter().rev().map_while(|hop| hop.parse::<IpAddr>().ok());
+        named.into_iter().find(|address| !self.trusts(*address)).unwrap_or(peer.address)
     }
 
     /// Refuses what names another host, or comes from a page of another origin.
@@ -271,6 +284,26 @@ mod tests {
         headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
         headers.insert(header::ORIGIN, HeaderValue::from_static("https://kick.example"));
         hosts.check(&Uri::from_static("/"), &headers, Some(&peer))
+    }
+
+    #[test]
+    fn who_sends_is_who_the_last_trusted_proxy_saw() {
+        let hosts =
+            Hosts::of("0.0.0.0:7070".parse().expect("an address")).behind(["192.0.2.0/28".parse().expect("a net")]);
+        let client = |from: &str, forwarded: &[&'static str]| {
+            let local = "198.51.100.1:7070".parse().expect("an address");
+            let peer = Peer { address: from.parse().expect("an address"), local, tls: false };
+            let mut headers = HeaderMap::new();
+            for list in forwarded {
+                headers.append("x-forwarded-for", HeaderValue::from_static(list));
+            }
+            hosts.client(&headers, Some(&peer)).to_string()
+        };
+        assert_eq!(client("203.0.113.5", &["198.51.100.9"]), "203.0.113.5", "anybody can say that");
+        assert_eq!(client("192.0.2.3", &["10.0.0.1, 198.51.100.9"]), "198.51.100.9");
+        assert_eq!(client("192.0.2.3", &["198.51.100.9", "192.0.2.4"]), "198.51.100.9", "two proxies of ours");
+        assert_eq!(client("192.0.2.3", &["198.51.100.9, nonsense"]), "192.0.2.3");
+        assert_eq!(client("192.0.2.3", &[]), "192.0.2.3");
     }
 
     #[test]

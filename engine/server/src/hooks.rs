@@ -2,39 +2,49 @@
 //!
 //! A webhook proves where it comes from by its signature, so none of the guards for people and pages is in its way; in
 //! exchange its size, its rate, its time and the number of such requests at once are limited. In this order: the trigger
-//! is looked up, its rate is taken from, the raw bytes are read, verified, and only then parsed. 202 is answered after
-//! every event is durable and names them; what is malformed but proved its origin is kept in quarantine.
+//! is looked up, the raw bytes are read, verified, and only then parsed, and the trigger's rate is taken from. 202 is
+//! answered after every event is durable and names them; what is malformed but proved its origin is kept in quarantine.
+//!
+//! Whoever proves nothing holds up nobody: a body that trickles in loses its place to the next one, the places of those
+//! who are dealt with are taken only once a body is there, and a request without proof takes from no trigger's rate, but
+//! from that of its own address.
 //!
 //! What a delivery means is said by `triggers::http`, which the trigger's kind is given to: nothing is guessed from a
-//! request. Who has no secret cannot use up a sender's rate: a refused signature gives it back.
+//! request.
 //!
-//! Look next at [`limits`] for rates and counts, and at [`translation`] for what is shared with the replay of what was kept.
+//! Look next at [`reading`] for bodies, [`limits`] for rates and counts, and at [`translation`] for what is shared with the replay of what was kept.
 
 pub mod limits;
+pub mod reading;
 pub mod translation;
 
 use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
-    body::{Body, Bytes},
+    body::Bytes,
     extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use futures::StreamExt as _;
-use kickwheel_runtime::{Trigger, bus::Receipt};
-use kickwheel_schemas::api::{DEFAULT_MAX_BYTES, Problem, TriggerConfig, TriggerKind, WebhookLimits};
+use kickwheel_runtime::{ApiError, Trigger, bus::Receipt};
+use kickwheel_schemas::api::{DEFAULT_MAX_BYTES, Problem, TriggerConfig, WebhookLimits};
 use kickwheel_triggers::http::{Headers, Refusal as Meaning, cloudevents::handshake::handshake};
 use serde_json::Value;
 
-use self::{limits::Outcome, translation::Translation};
+use self::{
+    limits::Outcome,
+    reading::{BODY_TIMEOUT, network},
+    translation::{SpeaksFor, Translation},
+};
 use crate::{extract::Name, guard::Peer, refusal::Refusal, routes::Door};
 
 /// Requests of senders that are dealt with at a time.
 pub const MAX_AT_ONCE: usize = 64;
-/// Time for a request's body to arrive.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a request that is there in full waits until it is dealt with.
+const BUSY_PATIENCE: Duration = Duration::from_secs(5);
+/// Requests of one address to one trigger that may fail to prove anything; a tenth of them may come at once.
+const UNPROVED_PER_MINUTE: u32 = 120;
 /// What a sender is told to wait when the server has no room for it, in seconds.
 const BUSY_RETRY_S: u64 = 1;
 /// What a sender is told to wait when the trigger is paused, in seconds.
@@ -43,6 +53,8 @@ const PAUSED_RETRY_S: u64 = 60;
 const MAX_KEPT_HEADER_BYTES: usize = 16 * 1024;
 /// Says how a kept request had proved its origin. Senders' own headers of this name are not kept.
 pub const PROVED: &str = "kickwheel-proved";
+/// The value of [`PROVED`] of what was signed.
+pub const BY_SIGNATURE: &str = "signature";
 /// Where requests come from that use a token and no trigger.
 pub const EVENTS_ORIGIN: &str = "api:/events";
 
@@ -51,19 +63,21 @@ pub const EVENTS_ORIGIN: &str = "api:/events";
     request_body(content = Vec<u8>, description = "What the trigger's kind of sender sends, as it signed it."),
     responses((status = 202, body = Ids), (status = 200, body = Ids), (status = "default", body = Problem)))]
 pub async fn receive(State(door): State<Door>, Name(name): Name, request: Request) -> Response {
-    let Ok(_permit) = door.hooks().permits.try_acquire() else {
-        door.hooks().counts.count(&name, Outcome::Refused("busy"));
-        return later(StatusCode::SERVICE_UNAVAILABLE, "busy", "too many requests at once; try again", BUSY_RETRY_S);
+    let found = match find(&door, &name).await {
+        Ok(found) => found,
+        Err(no) => {
+            // Names that are not known to exist are made up by who asks: they are counted together.
+            door.hooks().counts.count("", Outcome::Refused(no.counted));
+            return no.response;
+        }
     };
-    let (outcome, response) = match deliver(&door, &name, request).await {
+    let (outcome, response) = match deliver(&door, &found, request).await {
         Ok((_, Some(answer))) => (Outcome::Nothing, (StatusCode::OK, Json(answer)).into_response()),
         Ok((ids, None)) if ids.is_empty() => (Outcome::Nothing, (StatusCode::OK, Json(Ids { ids })).into_response()),
         Ok((ids, None)) => (Outcome::Accepted, (StatusCode::ACCEPTED, Json(Ids { ids })).into_response()),
         Err(no) => (Outcome::Refused(no.counted), no.response),
     };
-    // Names that do not exist are made up by who asks: they are counted together.
-    let known = !matches!(outcome, Outcome::Refused("trigger_not_found"));
-    door.hooks().counts.count(if known { &name } else { "" }, outcome);
+    door.hooks().counts.count(&found.trigger.name, outcome);
     response
 }
 
@@ -104,83 +118,134 @@ fn later(status: StatusCode, code: &str, detail: &str, seconds: u64) -> Response
     response
 }
 
-async fn find(door: &Door, name: &str) -> Result<(Trigger, WebhookLimits), No> {
+/// A trigger that takes requests.
+struct Found {
+    trigger: Trigger,
+    limits: WebhookLimits,
+}
+
+async fn find(door: &Door, name: &str) -> Result<Found, No> {
     let missing = || {
         let detail = format!("there is no webhook {name:?} here");
         No::new("trigger_not_found", Refusal::new(StatusCode::NOT_FOUND, "trigger_not_found", detail))
     };
     let trigger = match door.engine().trigger(name).await {
         Ok(trigger) => trigger,
-        Err(kickwheel_runtime::ApiError::NotFound { .. }) => return Err(missing()),
+        Err(ApiError::NotFound { .. }) => {
+            door.hooks().known.forget(name);
+            return Err(missing());
+        }
+        // While the database is away, what was known of the trigger a moment ago still leads to a bus that is there.
+        Err(e @ ApiError::Unavailable { .. }) => match door.hooks().known.trigger(name) {
+            Some(trigger) => trigger,
+            None => return Err(Refusal::from(e).into()),
+        },
         Err(e) => return Err(Refusal::from(e).into()),
     };
     let limits = trigger.config.as_ref().ok().and_then(|config| config.limits().cloned()).ok_or_else(missing)?;
+    Ok(Found { trigger, limits })
+}
+
+/// The keys of its events, or what is to be answered to a question.
+async fn deliver(door: &Door, found: &Found, request: Request) -> Result<(Vec<String>, Option<Value>), No> {
+    let Found { trigger, limits } = found;
+    let (hooks, name) = (door.hooks(), trigger.name.as_str());
     if trigger.paused {
         let detail = "this trigger is paused; nothing is taken";
         return Err(No::later(StatusCode::SERVICE_UNAVAILABLE, "trigger_paused", detail, PAUSED_RETRY_S));
     }
-    Ok((trigger, limits))
-}
-
-/// The keys of its events, or what is to be answered to a question.
-async fn deliver(door: &Door, name: &str, request: Request) -> Result<(Vec<String>, Option<Value>), No> {
-    let (trigger, limits) = find(door, name).await?;
+    let peer = request.extensions().get::<Peer>();
     if limits.unsigned {
         // Without a signature only this keeps a page in somebody's browser from sending.
-        let peer = request.extensions().get::<Peer>();
         door.hosts().check_origin(request.headers(), peer).map_err(|no| No::new("foreign_origin", no))?;
     }
-    let rates = &door.hooks().rates;
-    rates.take(name, limits.rate_per_minute).map_err(|wait| {
-        let detail = format!("more than {} requests per minute; the rest later", limits.rate_per_minute);
-        let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
-        No::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", &detail, seconds)
-    })?;
+    let sender = network(door.hosts().client(request.headers(), peer));
+    let place = hooks.arrivals.begin(name, sender);
     let headers = headers(request.headers()).with_query(request.uri().query());
     let body = request.into_body();
     let length = headers.get("content-length").and_then(|v| v.parse().ok());
-    let bytes = read(body, length, limits.max_bytes).await?;
-    let translation = translation::of_trigger(door, &trigger, translation::Proof::Wanted).await.map_err(|refusal| {
-        tracing::warn!(trigger = name, "its requests cannot be judged: {}", refusal.0.detail);
-        let detail = "this trigger cannot verify anything now; `kickwheel doctor` says why";
-        No::later(StatusCode::SERVICE_UNAVAILABLE, "trigger_unready", detail, PAUSED_RETRY_S)
-    })?;
-    let (headers, bytes, meaning) = mean(translation, headers, bytes).await?;
-    let events = match meaning {
-        Ok((events, None)) => events,
-        Ok((_, Some(answer))) => return Ok((Vec::new(), Some(answer))),
-        Err(no) => {
-            if no.status == 401 {
-                rates.give_back(name, limits.rate_per_minute);
-                tracing::info!(trigger = name, code = no.code, "refused: {}", no.reason);
-            }
-            let proved = if limits.unsigned { "unsigned" } else { "signature" };
-            return Err(refused(door, &format!("http:{name}"), proved, no, &headers, bytes).await);
-        }
+    let bytes = reading::read(Some(&place), body, length, limits.max_bytes, BODY_TIMEOUT).await?;
+    drop(place);
+    let Ok(Ok(_permit)) = tokio::time::timeout(BUSY_PATIENCE, hooks.permits.acquire()).await else {
+        let detail = "too many requests at once; try again";
+        return Err(No::later(StatusCode::SERVICE_UNAVAILABLE, "busy", detail, BUSY_RETRY_S));
     };
-    accept(door, channel(&trigger), events).await.map(|ids| (ids, None))
-}
-
-/// How the events came: what is pushed is told by several channels, and each has a name of its own.
-fn channel(trigger: &Trigger) -> &'static str {
-    match trigger.config.as_ref().map(TriggerConfig::kind) {
-        Ok(TriggerKind::Cloudevents | TriggerKind::Kafka | TriggerKind::Cron) | Err(_) => "http",
-        Ok(_) => "webhook",
+    let translation = translation_of(door, trigger).await?;
+    let speaks_for = translation.speaks_for();
+    let (headers, bytes, meaning) = mean(translation, headers, bytes).await?;
+    if let Err(no) = &meaning
+        && no.status == 401
+    {
+        // Who has no secret takes from no trigger's rate. Nor is anything refused because of it that does prove itself: a
+        // stranger may come from the very address of a forge that sends for everybody.
+        hooks.strangers.take(&format!("{name} {sender}"), UNPROVED_PER_MINUTE).map_err(|wait| {
+            too_many(&format!("more than {UNPROVED_PER_MINUTE} requests per minute from there proved nothing"), wait)
+        })?;
+        tracing::info!(trigger = name, code = no.code, "refused: {}", no.reason);
+    } else {
+        let most = limits.rate_per_minute;
+        let detail = format!("more than {most} requests per minute; the rest later");
+        hooks.rates.take(name, most).map_err(|wait| too_many(&detail, wait))?;
+    }
+    match meaning {
+        Ok((_, Some(answer))) => Ok((Vec::new(), Some(answer))),
+        Ok((events, None)) => {
+            let ids = accept(door, &format!("webhook:{name}"), speaks_for, events).await?;
+            Ok((ids, None))
+        }
+        Err(no) => {
+            let proved = if limits.unsigned { "unsigned" } else { BY_SIGNATURE };
+            Err(refused(door, &format!("http:{name}"), proved, no, &headers, bytes).await)
+        }
     }
 }
 
-async fn accept(door: &Door, channel: &str, events: Vec<kickwheel_schemas::CloudEvent>) -> Result<Vec<String>, No> {
+fn too_many(detail: &str, wait: Duration) -> No {
+    let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+    No::later(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail, seconds)
+}
+
+/// What the trigger's requests mean; while the database is away, as it was known last.
+async fn translation_of(door: &Door, trigger: &Trigger) -> Result<Translation, No> {
+    let known = &door.hooks().known;
+    match translation::of_trigger(door, trigger, translation::Proof::Wanted).await {
+        Ok(translation) => {
+            known.keep(trigger, &translation);
+            Ok(translation)
+        }
+        Err(refusal) => {
+            let away = refusal.0.status == StatusCode::SERVICE_UNAVAILABLE.as_u16();
+            if let Some(translation) = known.translation(&trigger.name).filter(|_| away) {
+                return Ok(translation);
+            }
+            tracing::warn!(trigger = trigger.name, "its requests cannot be judged: {}", refusal.0.detail);
+            let detail = "this trigger cannot verify anything now; `kickwheel doctor` says why";
+            Err(No::later(StatusCode::SERVICE_UNAVAILABLE, "trigger_unready", detail, PAUSED_RETRY_S))
+        }
+    }
+}
+
+/// Makes the events durable. Each trigger is a channel of its own, since each tells a push by itself: two webhooks of one
+/// repository are two reports of one push.
+async fn accept(
+    door: &Door,
+    channel: &str,
+    speaks_for: SpeaksFor,
+    events: Vec<kickwheel_schemas::CloudEvent>,
+) -> Result<Vec<String>, No> {
     let engine = door.engine();
     let mut ids = Vec::with_capacity(events.len());
+    if speaks_for == SpeaksFor::Itself {
+        // All are asked about first: a batch is taken as a whole or not at all.
+        for event in &events {
+            engine.refuse_reserved(event).await.map_err(untaken)?;
+        }
+    }
     // One after the other: events of one request may belong to one lane, whose order is theirs. What was taken before a
     // failure is recognised when the sender tries again.
     for event in events {
         let own_id = event.id.clone();
-        let receipt = engine.accept(engine.default_project(), channel, event).await.map_err(|e| {
-            let refusal = Refusal::from(e);
-            let code = if refusal.0.status == 503 { "not_durable" } else { "event_invalid" };
-            No::new(code, refusal)
-        })?;
+        let receipt = engine.accept(engine.default_project(), channel, event).await.map_err(untaken)?;
         ids.push(match receipt {
             Receipt::Stored { key, duplicate: _ } => key.to_string(),
             // It gets its key when it is read from the bus; until then its own id is what names it.
@@ -192,6 +257,15 @@ async fn accept(door: &Door, channel: &str, events: Vec<kickwheel_schemas::Cloud
 
 /// The events of a request, or the answer to a question.
 type Meant = (Vec<kickwheel_schemas::CloudEvent>, Option<Value>);
+
+fn untaken(e: ApiError) -> No {
+    let code = match &e {
+        ApiError::Forbidden { code, detail: _ } => *code,
+        ApiError::Unavailable { .. } => "not_durable",
+        ApiError::Invalid { .. } | ApiError::NotFound { .. } | ApiError::Conflict { .. } => "event_invalid",
+    };
+    No::new(code, Refusal::from(e))
+}
 
 /// Translates away from the threads that answer others: a large body takes a while.
 async fn mean(
@@ -249,44 +323,18 @@ fn headers(map: &HeaderMap) -> Headers {
     map.iter().map(|(name, value)| (name.as_str(), String::from_utf8_lossy(value.as_bytes()))).collect()
 }
 
-/// The raw bytes, within their limits of size and time.
-async fn read(body: Body, length: Option<u64>, max_bytes: u64) -> Result<Bytes, No> {
-    let too_large = || {
-        let detail = format!("the body is larger than {max_bytes} bytes, this trigger's limit");
-        No::new("body_too_large", Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail))
-    };
-    if length.is_some_and(|n| n > max_bytes) {
-        return Err(too_large());
-    }
-    let reading = async {
-        let mut bytes = Vec::new();
-        let mut chunks = body.into_data_stream();
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|_| {
-                No::new("body_unreadable", Refusal::invalid("body_unreadable", "the body ended before its end"))
-            })?;
-            if (bytes.len() + chunk.len()) as u64 > max_bytes {
-                return Err(too_large());
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(Bytes::from(bytes))
-    };
-    if let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, reading).await {
-        return read;
-    }
-    let detail = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
-    Err(No::new("body_slow", Refusal::new(StatusCode::REQUEST_TIMEOUT, "body_slow", detail)))
-}
-
 /// `OPTIONS /hooks/{trigger}`: whether a sender of CloudEvents may send, and how much.
 #[utoipa::path(options, path = "/hooks/{name}", tag = "senders", params(("name" = String, Path)), security(()),
     responses((status = 200), (status = "default", body = Problem)))]
 pub async fn ask(State(door): State<Door>, Name(name): Name, map: HeaderMap) -> Response {
-    let (trigger, limits) = match find(&door, &name).await {
+    let Found { trigger, limits } = match find(&door, &name).await {
         Ok(found) => found,
         Err(no) => return no.response,
     };
+    if trigger.paused {
+        let detail = "this trigger is paused; nothing is taken";
+        return later(StatusCode::SERVICE_UNAVAILABLE, "trigger_paused", detail, PAUSED_RETRY_S);
+    }
     if !matches!(trigger.config, Ok(TriggerConfig::Cloudevents(_) | TriggerConfig::Azure(_))) {
         let detail = "only triggers of the kinds cloudevents and azure are asked before they are sent to; send by POST";
         let mut response = Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail).into_response();
@@ -318,10 +366,10 @@ pub async fn events(State(door): State<Door>, request: Request) -> Response {
     let sent = async {
         let (headers, body) = (headers(request.headers()), request.into_body());
         let length = headers.get("content-length").and_then(|v| v.parse().ok());
-        let bytes = read(body, length, DEFAULT_MAX_BYTES).await?;
+        let bytes = reading::read(None, body, length, DEFAULT_MAX_BYTES, BODY_TIMEOUT).await?;
         let (headers, bytes, meaning) = mean(translation::of_events(), headers, bytes).await?;
         match meaning {
-            Ok((events, _)) => accept(&door, "http", events).await,
+            Ok((events, _)) => accept(&door, "http", SpeaksFor::Itself, events).await,
             Err(no) => Err(refused(&door, EVENTS_ORIGIN, "token", no, &headers, bytes).await),
         }
     };
@@ -358,16 +406,5 @@ mod tests {
         assert_eq!(names, [PROVED, "x-github-event"]);
         assert_eq!(kept[PROVED], "unsigned");
         assert_eq!(headers_of(&kept).iter().count(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_body_is_cut_off_at_its_limit_whatever_it_announces() {
-        let read = |text: &'static str, length, limit| async move {
-            read(Body::from(text), length, limit).await.map_err(|no| (no.counted, no.response.status().as_u16()))
-        };
-        assert_eq!(read("12345", Some(5), 5).await, Ok(Bytes::from("12345")));
-        assert_eq!(read("12345", None, 4).await, Err(("body_too_large", 413)));
-        assert_eq!(read("12345", Some(1), 4).await, Err(("body_too_large", 413)));
-        assert_eq!(read("", Some(6), 5).await, Err(("body_too_large", 413)));
     }
 }

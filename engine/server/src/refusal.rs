@@ -36,6 +36,7 @@ impl From<ApiError> for Refusal {
         let (status, code, detail) = match error {
             ApiError::NotFound { code, detail } => (StatusCode::NOT_FOUND, code, detail),
             ApiError::Invalid { code, detail } => (StatusCode::BAD_REQUEST, code, detail),
+            ApiError::Forbidden { code, detail } => (StatusCode::FORBIDDEN, code, detail),
             ApiError::Conflict { code, detail } => (StatusCode::CONFLICT, code, detail),
             ApiError::Unavailable { code, detail } => (StatusCode::SERVICE_UNAVAILABLE, code, detail),
         };
@@ -104,6 +105,7 @@ mod tests {
         let detail = || "d".to_owned();
         check(ApiError::NotFound { code: "c", detail: detail() }, 404, false);
         check(ApiError::Invalid { code: "c", detail: detail() }, 400, false);
+        check(ApiError::Forbidden { code: "c", detail: detail() }, 403, false);
         check(ApiError::Conflict { code: "c", detail: detail() }, 409, false);
         check(ApiError::Unavailable { code: "c", detail: detail() }, 503, true);
     }

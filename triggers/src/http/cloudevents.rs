@@ -1,14 +1,15 @@
 //! CloudEvents over HTTP: binary, structured and batched, and the handshake before a sender may send.
 //!
 //! Format: the CloudEvents HTTP protocol binding, JSON format and webhook specification, 1.0.2. A batch is taken as a
-//! whole or not at all. Our own types, `dev.kickwheel.*`, are refused: what a provider's preset or the engine itself says
-//! must not be forged. Data that is neither JSON nor text stays base64 under `data_base64`.
+//! whole or not at all. Our own types and sources are refused: what a provider's preset or the engine itself
+//! says must not be forged. Data that is neither JSON nor text stays base64 under `data_base64`.
 
 mod binary;
 pub mod handshake;
 mod structured;
 
-use kickwheel_schemas::{CloudEvent, payload::OUR_TYPES};
+use kickwheel_runtime::reserved::refuse_reserved;
+use kickwheel_schemas::CloudEvent;
 use serde_json::Value;
 
 use super::{Headers, Refusal, SourceConfig, body, headers::quoted, signature};
@@ -108,10 +109,8 @@ fn batch(value: Value) -> Result<Vec<CloudEvent>, Refusal> {
 
 /// What is demanded of every event from outside, beyond what [`super::translate`] demands of all.
 fn check(event: &CloudEvent) -> Result<(), Refusal> {
-    if event.ty.starts_with(OUR_TYPES) {
-        let reason = format!("events of the type {} are made here only, nobody may send them", quoted(&event.ty));
-        return Err(Refusal::new(403, "type_reserved", reason));
-    }
+    // What is configured here is known to the engine alone, which asks again when it accepts the event.
+    refuse_reserved(event, |_| false).map_err(Refusal::from)?;
     let invalid = |reason: String| Err(Refusal::kept("event_invalid", reason));
     if let Some(time) = &event.time
         && chrono::DateTime::parse_from_rfc3339(time).is_err()

@@ -1,5 +1,7 @@
 //! Why a request is not taken.
 
+use kickwheel_runtime::reserved::Reserved;
+
 /// What the sender is told, and what is kept. The body is never part of a reason: it may hold secrets.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("take the request: {reason} ({code}, {status})")]
@@ -13,6 +15,12 @@ pub struct Refusal {
     /// Whether the request is kept in quarantine, where it can be read, mended and replayed: only what has proved where
     /// it comes from.
     pub quarantine: bool,
+}
+
+impl From<Reserved> for Refusal {
+    fn from(reserved: Reserved) -> Self {
+        Self::new(403, reserved.code(), reserved.to_string())
+    }
 }
 
 impl Refusal {

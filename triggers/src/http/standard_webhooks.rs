@@ -4,7 +4,8 @@
 //! of that type with that data; a body without a `type` means nothing to us. A trigger without a configured source has
 //! [`SOURCE`].
 
-use kickwheel_schemas::{CloudEvent, payload::OUR_TYPES};
+use kickwheel_runtime::reserved::refuse_reserved_type;
+use kickwheel_schemas::CloudEvent;
 use serde_json::Value;
 
 use super::{
@@ -22,10 +23,7 @@ pub fn translate(config: &SourceConfig, headers: &Headers, bytes: &[u8]) -> Resu
     }
     let mut payload = body::json(bytes)?;
     let Some(ty) = body::maybe_text(&payload, "type")?.map(str::to_owned) else { return Ok(Vec::new()) };
-    if ty.starts_with(OUR_TYPES) {
-        let reason = "events of the types dev.kickwheel.* are made here only, nobody may send them";
-        return Err(Refusal::new(403, "type_reserved", reason));
-    }
+    refuse_reserved_type(&ty)?;
     let time = body::shown(&payload, "timestamp").filter(|text| chrono::DateTime::parse_from_rfc3339(text).is_ok());
     let time = time.map(str::to_owned);
     let data = payload.get_mut("data").map(Value::take).unwrap_or_default();

@@ -73,7 +73,9 @@ pub fn failure(error: ApiError) -> Failure {
     let (exit, code, detail) = match error {
         ApiError::NotFound { code, detail } => (Exit::NotFound, code, detail),
         ApiError::Invalid { code, detail } => (Exit::Usage, code, detail),
-        ApiError::Conflict { code, detail } | ApiError::Unavailable { code, detail } => (Exit::Refused, code, detail),
+        ApiError::Forbidden { code, detail }
+        | ApiError::Conflict { code, detail }
+        | ApiError::Unavailable { code, detail } => (Exit::Refused, code, detail),
     };
     Failure::new(exit, code, detail)
 }

@@ -5,7 +5,11 @@
 //! goes to quarantine with the same transaction; a partition whose log is no longer the one that the offset belongs to is
 //! stopped, loudly, and everything else goes on.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use kickwheel_bus::{Kafka, ReadError, Reader, Record, TopicInfo, codec};
 use kickwheel_schemas::Millis;
@@ -19,7 +23,7 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     Bus, cause, count, delivered,
-    streams::{foreign, foreign_streams},
+    streams::{KEPT_KEY, KEPT_TOPIC_ID, KEPT_TRIGGER, foreign, foreign_streams},
 };
 use crate::{
     ingest::accept_write,
@@ -36,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 /// Bytes of a record's value that quarantine keeps. It is far above what the topic should take.
 const MAX_KEPT_BYTES: usize = 64 << 20;
+/// Bytes of a record's key that quarantine keeps; a longer one orders nothing any more.
+const MAX_KEPT_KEY_BYTES: usize = 4 << 10;
 
 /// One topic that is read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -346,7 +352,11 @@ impl Place<'_> {
         let Some(last) = records.last() else { return Taken::Done };
         let to = last.offset + 1;
         fault::point("bus.offset.before");
-        match self.shared.store.write(self.unit(records, to)).await {
+        let configured = match self.shared.configured.sources(&self.shared.store).await {
+            Ok(configured) => configured,
+            Err(e) => return self.look_again(&WriteError::Unavailable { reason: e.to_string() }).await,
+        };
+        match self.shared.store.write(self.unit(records, to, &configured)).await {
             Ok(written) => {
                 fault::point("bus.offset.after");
                 self.next = to;
@@ -374,8 +384,8 @@ impl Place<'_> {
     }
 
     /// What the records become, and the move of the offset past them.
-    fn unit(&self, records: &[Record], to: u64) -> Vec<Write> {
-        let mut unit: Vec<Write> = records.iter().map(|record| self.accept(record)).collect();
+    fn unit(&self, records: &[Record], to: u64, configured: &BTreeSet<String>) -> Vec<Write> {
+        let mut unit: Vec<Write> = records.iter().map(|record| self.accept(record, configured)).collect();
         unit.push(self.move_to(to));
         unit
     }
@@ -390,7 +400,7 @@ impl Place<'_> {
         })
     }
 
-    fn accept(&self, record: &Record) -> Write {
+    fn accept(&self, record: &Record, configured: &BTreeSet<String>) -> Write {
         let at = Millis::now();
         match &self.stream.records {
             Records::Own => match codec::decode(record).map(delivered) {
@@ -405,7 +415,8 @@ impl Place<'_> {
                 Err(e) => self.quarantine(record, &format!("failed to {e}")),
             },
             Records::Foreign { project, trigger, record_type } => {
-                match foreign(self.stream, record_type.as_deref(), record) {
+                let is_configured = |source: &str| configured.contains(source);
+                match foreign(self.stream, record_type.as_deref(), record, &self.lease.topic_id, is_configured) {
                     Ok(event) => cause(self.shared, project, &format!("kafka:{trigger}"), event, at),
                     Err(reason) => self.quarantine(record, &reason),
                 }
@@ -420,6 +431,14 @@ impl Place<'_> {
         for (name, value) in &record.headers {
             let value = value.as_ref().map(|v| Value::from(String::from_utf8_lossy(v).into_owned()));
             headers.insert(name.clone(), value.unwrap_or(Value::Null));
+        }
+        if let Records::Foreign { project: _, trigger, record_type: _ } = &self.stream.records {
+            // After those of the record, so that nobody can say them for us.
+            headers.insert(KEPT_TRIGGER.to_owned(), Value::from(trigger.clone()));
+            headers.insert(KEPT_TOPIC_ID.to_owned(), Value::from(self.lease.topic_id.clone()));
+            if let Some(key) = record.key.as_deref().filter(|key| key.len() <= MAX_KEPT_KEY_BYTES) {
+                headers.insert(KEPT_KEY.to_owned(), Value::from(String::from_utf8_lossy(key).into_owned()));
+            }
         }
         let mut body = record.payload.clone().unwrap_or_default();
         body.truncate(MAX_KEPT_BYTES);

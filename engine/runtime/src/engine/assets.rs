@@ -18,7 +18,7 @@ use kickwheel_store::{
 use serde_json::Value;
 
 use super::{Engine, read_failed, registry::check_name, write_failed};
-use crate::{ApiError, bus, shared::DEFAULT_PROJECT, view};
+use crate::{ApiError, bus, reserved::watched_source, shared::DEFAULT_PROJECT, view};
 
 impl Engine {
     /// All models, or all datasets, each with its newest version.
@@ -87,6 +87,7 @@ impl Engine {
             state,
         };
         self.shared.store.write(vec![Write::PutWatch(put)]).await.map_err(write_failed)?;
+        self.shared.configured.changed();
         self.asset(AssetKind::Dataset, &add.name).await
     }
 
@@ -94,6 +95,7 @@ impl Engine {
     pub async fn remove_dataset(&self, name: &str) -> Result<(), ApiError> {
         let remove = RemoveNamed { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned() };
         self.shared.store.write(vec![Write::RemoveWatch(remove)]).await.map_err(write_failed)?;
+        self.shared.configured.changed();
         Ok(())
     }
 
@@ -144,7 +146,7 @@ impl Engine {
             added: change.0,
             removed: change.1,
         };
-        let source = format!("file://{}", watch.path);
+        let source = watched_source(&watch.path);
         let id = format!("{}@{version}", watch.name);
         let data = serde_json::to_value(data).expect("payloads have string keys only");
         let mut event =

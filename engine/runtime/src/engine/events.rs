@@ -10,11 +10,28 @@ use super::{Engine, read_failed, write_failed};
 use crate::{
     ApiError,
     bus::{self, Receipt},
-    explain, ingest, view,
+    explain, ingest,
+    reserved::refuse_reserved,
+    shared::DEFAULT_PROJECT,
+    view,
 };
 
 impl Engine {
-    /// Makes an event from outside durable, and says how. Attributes that only we may set are taken off.
+    /// Makes an event of which its sender says everything durable, and says how: what nobody outside may claim is refused.
+    pub async fn accept_foreign(&self, channel: &str, event: CloudEvent) -> Result<Receipt, ApiError> {
+        self.refuse_reserved(&event).await?;
+        self.accept(DEFAULT_PROJECT, channel, event).await
+    }
+
+    /// Refuses what nobody outside may claim.
+    pub async fn refuse_reserved(&self, event: &CloudEvent) -> Result<(), ApiError> {
+        let configured = self.shared.configured.sources(&self.shared.store).await.map_err(read_failed)?;
+        refuse_reserved(event, |source| configured.contains(source))
+            .map_err(|reserved| ApiError::Forbidden { code: reserved.code(), detail: reserved.to_string() })
+    }
+
+    /// Makes an event that a preset of ours translated durable, and says how. Attributes that only we may set are taken
+    /// off.
     pub async fn accept(&self, project: &str, channel: &str, mut event: CloudEvent) -> Result<Receipt, ApiError> {
         self.refuse_when_draining()?;
         event.check().map_err(|e| ApiError::Invalid { code: "bad_event", detail: e.to_string() })?;

@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 
-use kickwheel_bus::{Record, codec};
 use kickwheel_schemas::{
     CloudEvent, Millis,
     api::{HeldKind, Page, QuarantineDetail, QuarantineView, Resolved},
@@ -23,15 +22,14 @@ use serde_json::Value;
 use super::{Engine, read_failed, write_failed};
 use crate::{
     ApiError, bus, ingest,
+    reserved::refuse_reserved_type,
     shared::{DEFAULT_PROJECT, entropy},
 };
 
-/// The attribute of an edited event that names the id of what it was made of.
-pub const CAUSE: &str = "kickwheelcause";
-/// Types that only presets and the engine itself may make.
-const OUR_TYPES: &str = "dev.kickwheel.";
 /// How events are marked that were made of what was held.
 const CHANNEL: &str = "quarantine";
+/// How the origin of an input begins that waited in the spool; its channel follows.
+const SPOOL: &str = "spool:";
 /// Longest reason that is kept, in characters.
 const MAX_REASON_CHARS: usize = 1_000;
 
@@ -167,26 +165,23 @@ impl Engine {
         Ok(resolved())
     }
 
-    /// The event in a record of a topic that is held, read once more, perhaps with another value.
-    pub fn record_event(&self, input: &HeldInput, value: Option<&[u8]>) -> Result<CloudEvent, ApiError> {
-        let headers = input.headers.iter().map(|(name, value)| (name.clone(), Some(value.clone().into_bytes())));
-        let record = Record {
-            partition: 0,
-            offset: 0,
-            timestamp_ms: None,
-            key: None,
-            payload: Some(value.unwrap_or(&input.body).to_vec()),
-            headers: headers.collect(),
-        };
-        let event = codec::decode(&record)
-            .map_err(|e| ApiError::Invalid { code: "event_invalid", detail: format!("cannot {e}") })?;
-        // What another's topic says must not become ours by being replayed.
-        if input.origin.starts_with("kafka:") && event.ty.starts_with(OUR_TYPES) {
-            return Err(ApiError::Invalid {
-                code: "type_reserved",
-                detail: format!("a record cannot become an event of the type {}", event.ty),
-            });
-        }
+    /// The event in a record of a topic that is held, read once more, perhaps with another value: as its trigger reads
+    /// records by now. What another's topic says does not become ours by being replayed.
+    pub async fn record_event(&self, input: &HeldInput, value: Option<&[u8]>) -> Result<CloudEvent, ApiError> {
+        let configured = self.shared.configured.sources(&self.shared.store).await.map_err(read_failed)?;
+        let value = value.unwrap_or(&input.body).to_vec();
+        bus::kept_record(&self.shared, &input.origin, &input.headers, value, &configured).await
+    }
+
+    /// The event that waited in the spool and that Kafka never took, perhaps as somebody has written it anew.
+    pub fn spooled_event(&self, input: &HeldInput, value: Option<&[u8]>) -> Result<CloudEvent, ApiError> {
+        let invalid = |reason: String| ApiError::Invalid { code: "event_invalid", detail: reason };
+        let before: CloudEvent = serde_json::from_slice(&input.body)
+            .map_err(|e| invalid(format!("what is kept of it cannot be read: {e}")))?;
+        let Some(value) = value else { return Ok(before) };
+        let mut event: CloudEvent =
+            serde_json::from_slice(value).map_err(|e| invalid(format!("the new body is no CloudEvent: {e}")))?;
+        keep_reserved(&mut event, &before);
         Ok(event)
     }
 
@@ -208,17 +203,21 @@ impl Engine {
         let at = Millis::now();
         let mut unit = Vec::new();
         let mut ids = Vec::new();
+        // What waited in the spool comes as it would have come, and keeps what led to it.
+        let spooled_by = input.origin.strip_prefix(SPOOL);
         for mut event in events {
-            for name in bus::RESERVED {
-                event.extensions.remove(name);
+            if spooled_by.is_none() {
+                for name in bus::RESERVED {
+                    event.extensions.remove(name);
+                }
             }
             if edited {
-                event.extensions.insert(CAUSE.to_owned(), Value::from(id.clone()));
+                event.extensions.insert(bus::CAUSE.to_owned(), Value::from(id.clone()));
                 event.id = edited_id(&event.id);
             }
             check(&event)?;
             ids.push(event.id.clone());
-            unit.push(bus::cause(&self.shared, DEFAULT_PROJECT, CHANNEL, event, at));
+            unit.push(bus::cause(&self.shared, DEFAULT_PROJECT, spooled_by.unwrap_or(CHANNEL), event, at));
         }
         let note = Some(ids.join(" "));
         let resolution = Resolution::Replayed;
@@ -237,19 +236,16 @@ impl Engine {
     /// gives one event.
     pub async fn edit_event(&self, row: &EventRow, mut event: CloudEvent) -> Result<Resolved, ApiError> {
         self.refuse_when_draining()?;
-        if event.ty.starts_with(OUR_TYPES) && event.ty != row.event.ty {
-            return Err(ApiError::Invalid {
-                code: "type_reserved",
-                detail: format!("an event cannot be edited into one of the type {}", event.ty),
-            });
+        // Whatever it is by now, it may stay; but nothing is edited into the name of somebody else.
+        if event.source != row.event.source {
+            self.refuse_reserved(&event).await?;
+        } else if event.ty != row.event.ty {
+            refuse_reserved_type(&event.ty)
+                .map_err(|reserved| ApiError::Forbidden { code: reserved.code(), detail: reserved.to_string() })?;
         }
-        // Nobody but us says what led to an event; what did stays, so that an edited one cannot go round for ever.
-        for name in bus::RESERVED {
-            event.extensions.remove(name);
-            event.extensions.extend(row.event.extensions.get(name).map(|value| (name.to_owned(), value.clone())));
-        }
+        keep_reserved(&mut event, &row.event);
         event.id = edited_id(&row.event.id);
-        event.extensions.insert(CAUSE.to_owned(), Value::from(row.event.id.clone()));
+        event.extensions.insert(bus::CAUSE.to_owned(), Value::from(row.event.id.clone()));
         check(&event)?;
         let id = event.id.clone();
         let resolved = || Resolved { id: row.key.to_string(), state: "replayed".to_owned(), events: vec![id.clone()] };
@@ -337,6 +333,14 @@ impl Engine {
 enum Found {
     Input(InputRow),
     Event(Box<EventRow>),
+}
+
+/// Nobody but us says what led to an event; what did stays, so that an edited one cannot go round for ever.
+fn keep_reserved(event: &mut CloudEvent, before: &CloudEvent) {
+    for name in bus::RESERVED {
+        event.extensions.remove(name);
+        event.extensions.extend(before.extensions.get(name).map(|value| (name.to_owned(), value.clone())));
+    }
 }
 
 fn check(event: &CloudEvent) -> Result<(), ApiError> {

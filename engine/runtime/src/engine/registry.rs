@@ -140,6 +140,7 @@ impl Engine {
         registry::update(&self.shared, writes, |present| present.overlaid(&add.name, &entries))
             .await
             .map_err(write_failed)?;
+        self.shared.configured.changed();
         // Hooks are for repositories on this machine; all others are polled.
         if let (Some(binary), Some(path)) = (binary, mirror.origin().local_path()) {
             let binding = Binding { binary, repo: add.name, data: self.shared.folder.path("") };
@@ -236,6 +237,7 @@ impl Engine {
         let remove =
             vec![Write::RemoveRepo(named(name.to_owned())), Write::RemoveTrigger(named(polling::position_name(name)))];
         registry::update(&self.shared, remove, |present| present.overlaid(name, &[])).await.map_err(write_failed)?;
+        self.shared.configured.changed();
         self.shared.repos_changed.notify_one();
         self.shared.mirrors.remove(&mirror).await.map_err(|e| refused(&e))
     }

@@ -33,6 +33,7 @@ use crate::{
     ingest,
     pools::{Place, Pools},
     registry, relay, report,
+    reserved::Configured,
     secrets::{self, Secrets},
     shared::{Counters, Shared},
 };
@@ -132,6 +133,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
     let secrets = Secrets::load(&folder.path(""), config.secrets_key.clone()).map_err(|e| part("secrets", &e))?;
     Ok(Shared {
         config,
+        configured: Configured::default(),
         secrets,
         folder,
         store,

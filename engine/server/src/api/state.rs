@@ -86,6 +86,11 @@ fn senders(door: &Door) -> Vec<Check> {
     refused.collect()
 }
 
+/// The value of a label, as the text format has it.
+fn label(value: &str) -> String {
+    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
 /// `GET metrics`, in the text format of Prometheus.
 #[utoipa::path(get, path = "/api/v1/metrics", tag = "state",
     responses((status = 200, body = String, content_type = "text/plain"), (status = "default", body = Problem)))]
@@ -97,8 +102,20 @@ pub async fn metrics(State(door): State<Door>) -> impl IntoResponse {
         writeln!(text, "# HELP {name} Requests to webhook triggers, by what became of them.\n# TYPE {name} counter");
     for (trigger, counts) in door.hooks().counts.all() {
         for (outcome, n) in counts {
+            let trigger = label(&trigger);
             let _ = writeln!(text, "{name}{{trigger=\"{trigger}\",outcome=\"{outcome}\"}} {n}");
         }
     }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_cannot_end_itself() {
+        assert_eq!(label("plain"), "plain");
+        assert_eq!(label("a\"} 1\nb\\"), "a\\\"} 1\\nb\\\\");
+    }
 }

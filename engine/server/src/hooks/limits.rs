@@ -8,31 +8,45 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use super::MAX_AT_ONCE;
+use super::{MAX_AT_ONCE, reading::Arrivals, translation::Known};
 
 /// A bucket holds this part of a minute's requests, and at least one: so many may come at once.
 const BURST_PART: f64 = 0.1;
-/// Buckets that are kept; triggers are made by hand, so there are never as many.
+/// Buckets that are kept. Triggers are made by hand, so theirs are never as many; of addresses the full ones, which say
+/// nothing, are forgotten first.
 const MAX_BUCKETS: usize = 10_000;
 
 /// The state of the senders' door.
 #[derive(Debug)]
 pub struct Hooks {
-    /// Requests at a time.
+    /// Bodies that are arriving.
+    pub arrivals: Arrivals,
+    /// Requests that are there in full and are dealt with at a time.
     pub permits: Semaphore,
     /// What each trigger may still take.
     pub rates: Rates,
+    /// How often each address may still prove nothing.
+    pub strangers: Rates,
+    /// What was known of triggers last.
+    pub known: Known,
     /// What became of requests.
     pub counts: Counts,
 }
 
 impl Default for Hooks {
     fn default() -> Self {
-        Self { permits: Semaphore::new(MAX_AT_ONCE), rates: Rates::default(), counts: Counts::default() }
+        Self {
+            arrivals: Arrivals::default(),
+            permits: Semaphore::new(MAX_AT_ONCE),
+            rates: Rates::default(),
+            strangers: Rates::default(),
+            known: Known::default(),
+            counts: Counts::default(),
+        }
     }
 }
 
-/// A token bucket per trigger.
+/// A token bucket per name.
 #[derive(Debug, Default)]
 pub struct Rates(Mutex<HashMap<String, Bucket>>);
 
@@ -48,28 +62,32 @@ impl Rates {
         self.take_at(trigger, per_minute, Instant::now())
     }
 
-    fn take_at(&self, trigger: &str, per_minute: u32, now: Instant) -> Result<(), Duration> {
+    fn take_at(&self, name: &str, per_minute: u32, now: Instant) -> Result<(), Duration> {
         let (most, per_second) = (burst(per_minute), f64::from(per_minute) / 60.0);
         let mut buckets = self.0.lock().expect("no holder of this lock panics");
-        if buckets.len() >= MAX_BUCKETS {
-            buckets.clear();
+        let filled = |bucket: &Bucket| {
+            let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
+            (bucket.left + passed * per_second).min(most)
+        };
+        if buckets.len() >= MAX_BUCKETS && !buckets.contains_key(name) {
+            buckets.retain(|_, bucket| filled(bucket) < most);
+            if buckets.len() >= MAX_BUCKETS {
+                buckets.clear();
+            }
         }
-        let bucket = buckets.entry(trigger.to_owned()).or_insert(Bucket { left: most, at: now });
-        let passed = now.saturating_duration_since(bucket.at).as_secs_f64();
-        bucket.left = (bucket.left + passed * per_second).min(most);
-        bucket.at = now;
-        if bucket.left >= 1.0 {
-            bucket.left -= 1.0;
-            return Ok(());
-        }
-        Err(Duration::from_secs_f64((1.0 - bucket.left) / per_second))
+        let bucket = buckets.entry(name.to_owned()).or_insert(Bucket { left: most, at: now });
+        (bucket.left, bucket.at) = (filled(bucket), now);
+        bucket.take(per_second)
     }
+}
 
-    /// The request that was taken for proved not to be the sender's.
-    pub fn give_back(&self, trigger: &str, per_minute: u32) {
-        if let Some(bucket) = self.0.lock().expect("no holder of this lock panics").get_mut(trigger) {
-            bucket.left = (bucket.left + 1.0).min(burst(per_minute));
+impl Bucket {
+    fn take(&mut self, per_second: f64) -> Result<(), Duration> {
+        if self.left < 1.0 {
+            return Err(Duration::from_secs_f64((1.0 - self.left) / per_second));
         }
+        self.left -= 1.0;
+        Ok(())
     }
 }
 
@@ -140,8 +158,6 @@ mod tests {
         let later = start + Duration::from_millis(1001);
         assert_eq!(rates.take_at("a", 60, later), Ok(()));
         assert!(rates.take_at("a", 60, later).is_err());
-        rates.give_back("a", 60);
-        assert_eq!(rates.take_at("a", 60, later), Ok(()));
         // However long nobody asked, no more than a burst has gathered.
         let much_later = later + Duration::from_secs(3600);
         assert_eq!((0..100).take_while(|_| rates.take_at("a", 60, much_later).is_ok()).count(), 6);

@@ -2,6 +2,8 @@
 //!
 //! The same for a request and for the replay of one that was kept: only whether proof is wanted differs.
 
+use std::{collections::HashMap, sync::Mutex};
+
 use kickwheel_runtime::{ApiError, Trigger};
 use kickwheel_schemas::{
     CloudEvent, Millis,
@@ -23,13 +25,47 @@ pub enum Proof {
     Given,
 }
 
+/// For whom a sender speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpeaksFor {
+    /// For what the trigger is configured for: a preset of ours says what its events are called.
+    Origin,
+    /// For itself: it says what its events are called, and may not call them as ours are.
+    Itself,
+}
+
 /// Everything but the request.
+#[derive(Clone, Debug)]
 pub struct Translation {
     provider: Provider,
     source: SourceConfig,
 }
 
 impl Translation {
+    /// Who says what the events are called.
+    pub fn speaks_for(&self) -> SpeaksFor {
+        match self.provider {
+            // What a mapping makes of a request is the sender's own word too: only presets speak for an origin.
+            Provider::CloudEvents | Provider::Generic => SpeaksFor::Itself,
+            Provider::Github
+            | Provider::Gitlab
+            | Provider::Gitea
+            | Provider::Forgejo
+            | Provider::Gogs
+            | Provider::BitbucketCloud
+            | Provider::BitbucketDc
+            | Provider::Jira
+            | Provider::S3
+            | Provider::Minio
+            | Provider::Gcs
+            | Provider::Azure
+            | Provider::LakeFs
+            | Provider::HuggingFace
+            | Provider::Mlflow
+            | Provider::StandardWebhooks => SpeaksFor::Origin,
+        }
+    }
+
     /// What a request means.
     pub fn translate(&self, headers: &Headers, body: &[u8]) -> Result<Vec<CloudEvent>, Meaning> {
         translate(self.provider, &self.source, headers, body)
@@ -38,6 +74,36 @@ impl Translation {
     /// The body of the answer to a request that asks something, instead of telling.
     pub fn answer(&self, headers: &Headers, body: &[u8]) -> Result<Option<Value>, Meaning> {
         answer(self.provider, &self.source, headers, body)
+    }
+}
+
+/// Triggers as they were when they last took a request, for while the database is away. There are as many as were made by
+/// hand.
+#[derive(Debug, Default)]
+pub struct Known(Mutex<HashMap<String, (Trigger, Translation)>>);
+
+impl Known {
+    /// This is how it is now.
+    pub fn keep(&self, trigger: &Trigger, translation: &Translation) {
+        let mut known = self.0.lock().expect("no holder of this lock panics");
+        known.insert(trigger.name.clone(), (trigger.clone(), translation.clone()));
+    }
+
+    /// It is there no more.
+    pub fn forget(&self, name: &str) {
+        self.0.lock().expect("no holder of this lock panics").remove(name);
+    }
+
+    /// The trigger of that name.
+    pub fn trigger(&self, name: &str) -> Option<Trigger> {
+        self.0.lock().expect("no holder of this lock panics").get(name).map(|(trigger, _)| trigger.clone())
+    }
+
+    /// What its requests mean, as of now.
+    pub fn translation(&self, name: &str) -> Option<Translation> {
+        let mut translation = self.0.lock().expect("no holder of this lock panics").get(name)?.1.clone();
+        translation.source.now = Millis::now();
+        Some(translation)
     }
 }
 

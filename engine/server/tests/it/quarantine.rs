@@ -1,6 +1,9 @@
 //! What was kept: shown, edited, replayed and dropped, once.
 
-use axum::http::StatusCode;
+use axum::{
+    body::Body,
+    http::{Method, StatusCode, header},
+};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
@@ -113,5 +116,95 @@ async fn an_input_is_dropped_once_with_its_reason() {
     let (_, health) = house.get("/api/v1/doctor").await;
     assert!(health.to_string().contains("1 inputs could not become events"), "{health}");
     assert!(events(&house).await.is_empty());
+    house.engine.shutdown(PATIENCE).await;
+}
+
+/// As the bearer of another token than the owner's.
+async fn post_as(house: &House, token: &str, path: &str, body: &Value) -> (StatusCode, Value) {
+    let request = crate::house::request(Method::POST, path)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::AUTHORIZATION, format!("Bearer {token}"));
+    house.answer(request.body(Body::from(body.to_string())).expect("a request")).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_forge_signed_is_edited_by_an_admin_only() {
+    let house = House::build().await;
+    crate::senders::bind_repo(&house).await;
+    house.secret("s", "sesame").await;
+    house.trigger("gh", json!({"kind": "github", "repo": "churn", "secrets": ["s"]})).await;
+    let broken = "{\"ref\": \"refs/heads/side\"}";
+    let signature = crate::senders::hub_signature("sesame", broken);
+    let headers =
+        [("x-github-event", "push"), ("x-github-delivery", "d1"), ("x-hub-signature-256", signature.as_str())];
+    assert_eq!(house.send("gh", &headers, broken).await.0, StatusCode::BAD_REQUEST);
+    let id = held(&house, false).await[0]["id"].as_str().expect("an id").to_owned();
+    let operator = house.token("operator").await;
+    let (replay, edit) = (format!("/api/v1/quarantine/{id}/replay"), format!("/api/v1/quarantine/{id}/edit"));
+    let forged = body(&crate::senders::push());
+    // It was signed, so an operator may replay it as it is: it is still not understood. But not put words into it.
+    House::refused(post_as(&house, &operator, &replay, &json!({})).await, 400, "shape_invalid");
+    House::refused(post_as(&house, &operator, &edit, &forged).await, 403, "quarantine_unproved");
+    assert!(events(&house).await.is_empty());
+    let (status, resolved) = house.post(&edit, &forged).await;
+    assert_eq!(status, StatusCode::OK, "{resolved}");
+    assert_eq!(events(&house).await[0]["kickwheelcause"], json!(id));
+    house.engine.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_signed_is_no_proof_for_a_trigger_that_has_a_secret_by_now() {
+    let house = House::build().await;
+    house.trigger("ce", json!({"kind": "cloudevents", "unsigned": true})).await;
+    let text = r#"{"type": "com.example.thing", "data": {"n": 1}}"#;
+    House::refused(house.send("ce", &[STRUCTURED], text).await, 400, "event_invalid");
+    let id = held(&house, false).await[0]["id"].as_str().expect("an id").to_owned();
+    house.secret("s", "sesame").await;
+    house.trigger("ce", json!({"kind": "standard-webhooks", "secrets": ["s"]})).await;
+    let (operator, replay) = (house.token("operator").await, format!("/api/v1/quarantine/{id}/replay"));
+    House::refused(post_as(&house, &operator, &replay, &json!({})).await, 403, "quarantine_unproved");
+    assert!(events(&house).await.is_empty());
+    // As long as nothing is demanded, nothing is missing.
+    house.trigger("ce", json!({"kind": "standard-webhooks", "unsigned": true})).await;
+    let (status, resolved) = post_as(&house, &operator, &replay, &json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{resolved}");
+    assert_eq!(events(&house).await.len(), 1);
+    house.engine.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_in_quarantine_is_edited_by_an_admin_only_and_never_into_another_name() {
+    let house = House::build().await;
+    let url = crate::senders::bind_repo(&house).await;
+    house.secret("s", "sesame").await;
+    house.trigger("gh", json!({"kind": "github", "repo": "churn", "secrets": ["s"]})).await;
+    // The repository has no such commit, so the push can never be decided.
+    let push = crate::senders::push();
+    let signature = crate::senders::hub_signature("sesame", &push);
+    let headers =
+        [("x-github-event", "push"), ("x-github-delivery", "d1"), ("x-hub-signature-256", signature.as_str())];
+    assert_eq!(house.send("gh", &headers, &push).await.0, StatusCode::ACCEPTED);
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    let held = loop {
+        if let Some(held) = held(&house, false).await.into_iter().next() {
+            break held;
+        }
+        assert!(tokio::time::Instant::now() < patience, "it is never held");
+        tokio::task::yield_now().await;
+    };
+    let edit = format!("/api/v1/quarantine/{}/edit", held["id"].as_str().expect("an id"));
+    let (_, shown) = house.get(&format!("/api/v1/quarantine/{}", held["id"].as_str().expect("an id"))).await;
+    let event: Value = serde_json::from_str(shown["text"].as_str().expect("text")).expect("JSON");
+    assert_eq!(event["source"], json!(url));
+    let operator = house.token("operator").await;
+    House::refused(post_as(&house, &operator, &edit, &body(&event.to_string())).await, 403, "quarantine_unproved");
+    let mut other = event.clone();
+    other["source"] = json!("/cron/nightly");
+    House::refused(house.post(&edit, &body(&other.to_string())).await, 403, "type_reserved");
+    let mut other = event.clone();
+    other["type"] = json!("dev.kickwheel.cron.tick");
+    House::refused(house.post(&edit, &body(&other.to_string())).await, 403, "type_reserved");
+    let (status, resolved) = house.post(&edit, &body(&event.to_string())).await;
+    assert_eq!((status, &resolved["events"]), (StatusCode::OK, &json!(["d1+edit1"])), "{resolved}");
     house.engine.shutdown(PATIENCE).await;
 }

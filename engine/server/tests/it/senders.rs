@@ -41,13 +41,13 @@ impl House {
 }
 
 /// `kickwheel-tests` has no place for it, and GitHub's own form is the one that must be right.
-fn hub_signature(secret: &str, body: &str) -> String {
+pub fn hub_signature(secret: &str, body: &str) -> String {
     let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).expect("any length");
     format!("sha256={}", hex::encode(mac.chain_update(body).finalize().into_bytes()))
 }
 
 /// A bare repository with one commit, bound as `churn`.
-async fn bind_repo(house: &House) -> String {
+pub async fn bind_repo(house: &House) -> String {
     let path = house.folder.path().join("churn.git");
     let run = |args: &[&str]| {
         let output = std::process::Command::new("git")
@@ -65,7 +65,7 @@ async fn bind_repo(house: &House) -> String {
     bound["url"].as_str().expect("a URL").to_owned()
 }
 
-fn push() -> String {
+pub fn push() -> String {
     json!({
         "ref": "refs/heads/main",
         "before": "1111111111111111111111111111111111111111",
@@ -237,7 +237,95 @@ async fn cloudevents_are_asked_for_and_taken_in_all_three_modes() {
     // Types of our own are made by presets, not by whoever sends.
     let forged = EVENT.replace("com.example.thing", "dev.kickwheel.git.branch.updated");
     House::refused(house.send("ce", &[("content-type", STRUCTURED)], &forged).await, 403, "type_reserved");
+    // Nor are sources: whoever could name a tick before it is due would have it dropped as seen before.
+    for ours in ["/cron/nightly", "/kickwheel/default", "/manual/default", "/hooks/billing"] {
+        let claimed = EVENT.replace("/sender", ours);
+        House::refused(house.send("ce", &[("content-type", STRUCTURED)], &claimed).await, 403, "source_reserved");
+    }
+    assert_eq!(house.stored().await, 3);
     House::refused(house.send("ce", &[("content-type", "text/plain")], EVENT).await, 415, "media_type");
+    house.engine.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_outside_speaks_for_a_bound_repository_by_any_door() {
+    let house = House::build().await;
+    let url = bind_repo(&house).await;
+    house.trigger("ce", json!({"kind": "cloudevents", "unsigned": true, "rate_per_minute": 600})).await;
+    let claimed = EVENT.replace("/sender", &url);
+    let headers = [("content-type", STRUCTURED)];
+    House::refused(house.send("ce", &headers, &claimed).await, 403, "source_reserved");
+    // A batch is taken as a whole or not at all.
+    let batch = format!("[{EVENT},{claimed}]");
+    let many = [("content-type", "application/cloudevents-batch+json")];
+    House::refused(house.send("ce", &many, &batch).await, 403, "source_reserved");
+    let sent = authorized(Method::POST, "/events").header(header::CONTENT_TYPE, STRUCTURED);
+    let sent = sent.body(Body::from(claimed.clone())).expect("a request");
+    House::refused(house.answer(sent).await, 403, "source_reserved");
+    // Not even an admin: what is pushed is told by the repository's own triggers.
+    let mut event: Value = serde_json::from_str(&claimed).expect("JSON");
+    House::refused(house.post("/api/v1/events", &event).await, 403, "source_reserved");
+    event["type"] = json!("dev.kickwheel.git.branch.updated");
+    House::refused(house.post("/api/v1/events", &event).await, 403, "type_reserved");
+    assert_eq!(house.stored().await, 0);
+    assert_eq!(house.counted("ce").await, json!({"source_reserved": 2}));
+    // Once it is bound no more, the name is anybody's.
+    let remove = authorized(Method::DELETE, "/api/v1/repos/churn").body(Body::empty()).expect("a request");
+    assert_eq!(house.answer(remove).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(house.send("ce", &headers, &claimed).await.0, StatusCode::ACCEPTED);
+    house.engine.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_stranger_keeps_nobody_out() {
+    let house = House::build().await;
+    house.secret("s", "sesame").await;
+    house.trigger("ce", json!({"kind": "cloudevents", "secrets": ["s"]})).await;
+    // More bodies that never end than there are places for one address.
+    let slow = || {
+        let begun = futures::stream::once(async { Ok::<_, std::io::Error>("{") });
+        let body = Body::from_stream(futures::StreamExt::chain(begun, futures::stream::pending()));
+        let request = Request::builder().method(Method::POST).uri("/hooks/ce").header(header::HOST, "any.example");
+        tower::ServiceExt::oneshot(house.router.clone(), request.body(body).expect("a request"))
+    };
+    let mut strangers: Vec<_> = (0..100).map(|_| tokio::spawn(slow())).collect();
+    let right = [("content-type", STRUCTURED), ("authorization", "Bearer sesame")];
+    assert_eq!(house.send("ce", &right, EVENT).await.0, StatusCode::ACCEPTED);
+    // Those who were there longest gave their places up, and were told so.
+    let first = strangers.remove(0).await.expect("it does not panic").expect("the router never fails");
+    assert_eq!(first.status(), StatusCode::REQUEST_TIMEOUT);
+    assert_eq!(house.send("ce", &right, &EVENT.replace("e1", "e2")).await.0, StatusCode::ACCEPTED);
+    strangers.iter().for_each(tokio::task::JoinHandle::abort);
+    house.engine.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_proves_nothing_is_slowed_down_and_nobody_else() {
+    let house = House::build().await;
+    house.secret("s", "sesame").await;
+    house.trigger("ce", json!({"kind": "cloudevents", "secrets": ["s"], "rate_per_minute": 600})).await;
+    let wrong = [("content-type", STRUCTURED), ("authorization", "Bearer guess")];
+    let mut answers = Vec::new();
+    for _ in 0..20 {
+        answers.push(house.send("ce", &wrong, EVENT).await.0.as_u16());
+    }
+    assert!(answers.starts_with(&[401; 12]) && answers.contains(&429), "{answers:?}");
+    let right = [("content-type", STRUCTURED), ("authorization", "Bearer sesame")];
+    assert_eq!(house.send("ce", &right, EVENT).await.0, StatusCode::ACCEPTED);
+    house.engine.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_made_up_are_counted_together() {
+    let house = House::build().await;
+    for name in ["nothing", "a%22%7D%201%0A", "b%5C"] {
+        House::refused(house.send(name, &[], EVENT).await, 404, "trigger_not_found");
+    }
+    let (_, metrics) = house.get("/metrics").await;
+    let lines: Vec<&str> = metrics.as_str().expect("text").lines().filter(|l| l.contains("webhook_requests")).collect();
+    let counted = "kickwheel_webhook_requests_total{trigger=\"\",outcome=\"trigger_not_found\"} 3";
+    assert_eq!(lines.last(), Some(&counted), "{lines:?}");
+    assert_eq!(lines.len(), 3, "a help, a type and one counter: {lines:?}");
     house.engine.shutdown(PATIENCE).await;
 }
 
