@@ -97,6 +97,12 @@ impl Api {
         self.send(request).unwrap_or_else(|e| panic!("GET {path}: {e}"))
     }
 
+    /// `POST <path>` as a foreign sender does it: any path, headers of its own, and without the token.
+    pub fn send_raw(&self, path: &str, headers: &[(&str, &str)], body: String) -> Result<Answer, String> {
+        let request = HTTP.post(format!("{}{path}", self.url)).body(body);
+        self.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value)))
+    }
+
     fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer, String> {
         block_on(async {
             let response = request.send().await.map_err(|e| e.to_string())?;

@@ -65,6 +65,12 @@ pub fn on_kafka(story: impl Fn(Database, Topics) + Sync) {
     }
 }
 
+/// Tells the same story on each database with the embedded bus, and then with Kafka.
+pub fn on_each_bus(story: impl Fn(Database, Option<&Topics>) + Sync) {
+    on_each_database(|database| story(database, None));
+    on_kafka(|database, topics| story(database, Some(&topics)));
+}
+
 /// Passes a test by without running it: loudly, and only where that is allowed.
 pub fn skip(reason: &str) {
     assert!(std::env::var("REQUIRE_ALL").as_deref() != Ok("1"), "REQUIRE_ALL=1 and {reason}");
@@ -90,6 +96,14 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// On that bus; none: the embedded one.
+    pub fn on_bus(self, topics: Option<&Topics>) -> Self {
+        match topics {
+            Some(topics) => self.with_kafka(topics),
+            None => self,
+        }
+    }
+
     /// With Kafka as the bus.
     pub fn with_kafka(mut self, topics: &Topics) -> Self {
         self.arguments.extend(["--bus".to_owned(), topics.url()]);

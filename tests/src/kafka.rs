@@ -179,16 +179,6 @@ impl Topics {
         block_on(producer.send(record, SOON)).map_err(|(e, _)| e).expect("the broker takes the record");
     }
 
-    /// Writes a CloudEvent into the events topic as an engine does: with its project and channel.
-    pub fn tell(&self, channel: &str, mut event: Value) {
-        event["kickwheelproject"] = Value::from("default");
-        event["kickwheelchannel"] = Value::from(channel);
-        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
-        let key = format!("{}|{}", text("source"), text("subject"));
-        let body = event.to_string();
-        self.write("events", &key, Some(body.as_bytes()), &[("content-type", "application/cloudevents+json")]);
-    }
-
     /// What the runs topic tells of each run, by the run's id: the types in the order of their first telling. Telling a thing
     /// twice is allowed, telling it differently or out of order is not.
     pub fn told(&self) -> BTreeMap<String, Vec<String>> {

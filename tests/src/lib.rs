@@ -1,4 +1,4 @@
-//! What the cross-crate tests share: the real engine as a process, Git repositories, database clusters, Kafka, and a checker.
+//! What the cross-crate tests share: the real engine as a process, Git repositories, a forge's webhooks, database clusters, Kafka, and a checker.
 //!
 //! Nothing here imports a crate of the engine: the tests see only what a user sees (the binary, its API, its files) and,
 //! in [`checker`], the rows of the database, read by SQL of its own. Where to look next: [`harness`] for how a test reads,
@@ -7,6 +7,7 @@
 pub mod api;
 pub mod checker;
 pub mod cluster;
+pub mod forge;
 pub mod harness;
 pub mod kafka;
 pub mod process;

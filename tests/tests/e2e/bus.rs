@@ -130,20 +130,69 @@ steps:
         (ours["id"], ours["type"]) = (json!("ours"), json!("dev.kickwheel.run.finished"));
         write(Some(&ours.to_string()), &cloud);
         write(Some(r#"{"total": 5}"#), &[]);
+        // And one that would take the identity of a tick.
+        let mut tick = structured.clone();
+        (tick["id"], tick["source"]) = (json!("nightly@2026-01-31T12:00:00Z"), json!("/cron/nightly"));
+        write(Some(&tick.to_string()), &cloud);
         let runs = all_ended(&engine, 4);
         let mut ids: Vec<&str> = runs.iter().filter_map(|run| run["event_id"].as_str()).collect();
         ids.sort_unstable();
-        let place = |offset: u32| format!("{}/0@{offset}", topics.name("orders"));
+        let bus = engine.api().get("bus");
+        let streams = bus["items"].as_array().expect("a list");
+        let stream = format!("trigger/default/orders/{}", topics.name("orders"));
+        let topic = streams.iter().find(|item| item["stream"] == stream.as_str()).expect("it is read");
+        let topic_id = topic["topic_id"].as_str().expect("a topic has an id");
+        let place = |offset: u32| format!("orders/{topic_id}/0@{offset}");
         let mut expected = vec!["b".to_owned(), "s".to_owned(), place(2), place(7)];
         expected.sort_unstable();
         assert_eq!(ids, expected);
         nothing_is_wrong(&engine, &Expected::new());
-        assert_eq!(quarantined(&engine), 3);
+        assert_eq!(quarantined(&engine), 4);
 
         engine.kill9().restart();
         write(Some(r#"{"total": 6}"#), &[]);
         all_ended(&engine, 5);
-        assert_eq!(quarantined(&engine), 3, "nothing is read again");
+        assert_eq!(quarantined(&engine), 4, "nothing is read again");
+    });
+}
+
+#[test]
+fn a_foreign_record_is_mended_as_its_trigger_reads_records() {
+    const YAML: &str = r#"
+version: 1
+name: orders
+on: {event: {type: com.example.plain}}
+steps:
+  take: {run: 'echo "$KICKWHEEL_ATTEMPT" >> {ledger}'}
+"#;
+    on_kafka(|database, topics| {
+        // The bus is the database's own: what is read from elsewhere is read all the same.
+        topics.create("orders", 1, &[]);
+        let mut engine = Engine::with(database, Setup::default());
+        engine.apply(YAML);
+        let brokers = topics.url().trim_start_matches("kafka://").split('/').next().map(str::to_owned);
+        let config = json!({
+            "kind": "kafka", "topic": topics.name("orders"), "from": "earliest", "record_type": "com.example.plain",
+            "brokers": brokers.expect("it names a broker"),
+        });
+        engine.api().post("triggers", &json!({"name": "orders", "config": config}));
+        topics.write("orders", "lane", Some(b"no JSON"), &[]);
+        let held = until("it is held", || engine.api().get("quarantine")["items"].get(0).cloned());
+        let id = held["id"].as_str().expect("an id");
+        let body = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, r#"{"total": 3}"#);
+        engine.api().post(&format!("quarantine/{id}/edit"), &json!({"body_base64": body}));
+        let run = all_ended(&engine, 1).remove(0);
+        assert!(run["event_id"].as_str().is_some_and(|id| id.ends_with("/0@0+edit1")), "{run:#}");
+        let events = engine.api().get("events?limit=10");
+        assert_eq!(events["items"][0]["event"]["subject"], "lane", "{events:#}");
+
+        // A topic that is another one by now stops its partition, and `doctor` says so on this bus too.
+        topics.recreate("orders");
+        until("doctor says that the partition has stopped", || {
+            let checks = engine.api().get("doctor")["checks"].as_array().cloned()?;
+            let id = format!("partition trigger/default/orders/{}/0", topics.name("orders"));
+            checks.iter().any(|check| check["id"] == id.as_str() && check["state"] == "failed").then_some(())
+        });
     });
 }
 

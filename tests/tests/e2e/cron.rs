@@ -7,7 +7,8 @@ use std::{
 
 use chrono::DateTime;
 use kickwheel_tests::{
-    harness::{Engine, on_each_database},
+    harness::{Engine, Setup, on_each_bus, on_each_database},
+    repo::Repo,
     wait::until,
 };
 use serde_json::{Value, json};
@@ -68,8 +69,8 @@ fn wait_for_ticks(engine: &Engine, more: usize) {
 
 #[test]
 fn each_tick_is_one_run_through_kills_at_any_moment() {
-    on_each_database(|database| {
-        let mut engine = Engine::start(database);
+    on_each_bus(|database, topics| {
+        let mut engine = Engine::with(database, Setup::default().on_bus(topics));
         engine.apply(EACH);
         let latest = engine.fill(LATEST);
         engine.api().post("workflows", &json!({"file": "latest.yaml", "yaml": latest}));
@@ -135,6 +136,37 @@ fn a_paused_workflow_ticks_not_and_a_changed_one_begins_now() {
         assert_eq!(ticked[1].0 - ticked[0].0 - 2, 2 * i64::try_from(ticked[1].1).expect("few"), "{ticked:?}");
         let run: Value = engine.runs().remove(0);
         assert_eq!(run["workflow"], "latest");
+    });
+}
+
+#[test]
+fn while_its_file_is_broken_a_schedule_waits_and_then_makes_up_for_it() {
+    on_each_database(|database| {
+        let mut engine = Engine::start(database);
+        let repo = Repo::make(&engine.folder().join("git"), "wheel");
+        engine.bind(&repo, "wheel");
+        let file = |text: &str| repo.push(&[(".kickwheel/each.yaml", &engine.fill(text))]);
+        let state = |wanted: &str| {
+            until(&format!("the workflow is {wanted}"), || {
+                let workflows = engine.api().get("workflows");
+                workflows["items"].as_array()?.iter().any(|w| w["state"] == wanted).then_some(())
+            });
+        };
+        file(EACH);
+        until("it ticks", || (ticks(&engine, "each").len() >= 2).then_some(()));
+        // Once its name can still be read, and once nothing can.
+        for broken in ["version: 1\nname: each\non: {cron: {schedule: nonsense}}\nsteps: {}\n", "- ]"] {
+            file(broken);
+            state("broken");
+            let (broke, before) = (Instant::now(), ticks(&engine, "each").len());
+            until("ticks were due", || (broke.elapsed() > Duration::from_millis(2_500)).then_some(()));
+            file(EACH);
+            state("active");
+            until("it ticks again", || (ticks(&engine, "each").len() >= before + 4).then_some(()));
+        }
+        engine.api().post("workflows/each/pause", &json!({}));
+        let each: Vec<i64> = ticks(&engine, "each").into_keys().collect();
+        assert!(each.windows(2).all(|w| w[1] == w[0] + 1), "none is lost: {each:?}");
     });
 }
 

@@ -14,8 +14,14 @@ mod elsewhere;
 mod git_server;
 mod images;
 mod jobs;
+mod keys;
 mod opening;
 mod polling;
 mod pushes;
 mod reuse;
+// And its sshd.
+#[allow(dead_code)]
+#[path = "../../../engine/repos/tests/it/ssh_server.rs"]
+mod ssh_server;
+mod told;
 mod twins;

@@ -3,6 +3,7 @@
 use std::fs;
 
 use kickwheel_tests::{
+    forge::{Forge, Push},
     harness::{Engine, on_each_database},
     repo::{Repo, git},
     wait::until,
@@ -20,7 +21,6 @@ steps:
     env: {N: "${{ matrix.n }}"}
     run: |
       echo "$KICKWHEEL_ATTEMPT" >> {ledger}
-      echo "${TRACEPARENT:-}" >> {folder}/traces
       cat src/data.txt
       echo "{\"name\": \"loss\", \"value\": 0.$N}" >> "$KICKWHEEL_METRICS"
   choose:
@@ -88,31 +88,21 @@ fn a_push_whose_announced_paths_lie_is_judged_by_the_mirror() {
         engine.pushed(&first).wait_for("succeeded");
         // The hook is taken away, so that this push is reported by the lying sender only.
         fs::remove_dir_all(repo.bare.join("hooks")).expect("there are hooks");
-        let docs = repo.push(&[("docs/read.md", "words\n")]);
-        let bound = engine.api().get("repos");
-        let source = bound["items"][0]["url"].as_str().expect("a bound repository has a URL").to_owned();
-        let lie = |before: &str, after: &str, paths: Value| {
-            json!({
-                "specversion": "1.0", "id": format!("lie-{after}"), "source": source, "subject": "refs/heads/main",
-                "type": "dev.kickwheel.git.branch.updated",
-                "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-                "data": {
-                    "repo": "wheel", "provider": "git", "branch": "main", "before": before, "after": after,
-                    "forced": false, "actor": null, "actor_id": null, "commit_count": 1, "default_branch": "main",
-                    "changed_paths": paths,
-                },
-            })
+        let forge = Forge::set_up(&engine, "liar", "wheel");
+        let lie = |before: &str, after: &str, path: &str| {
+            let push = Push { reference: "refs/heads/main", before: Some(before), after: Some(after) };
+            let commits = json!([{"id": after, "message": "a lie", "added": [path], "removed": [], "modified": []}]);
+            forge.tell(&engine, &format!("lie-{after}"), push, &commits).expect("it answers").good();
         };
-        engine.api().post("events", &lie(&first, &docs, json!(["src/data.txt"])));
+        let docs = repo.push(&[("docs/read.md", "words\n")]);
+        lie(&first, &docs, "src/data.txt");
         let explained = decision(&engine, &docs, "wheel");
         assert_eq!(explained["decision"]["decision"], "filtered", "{explained:#}");
         assert_eq!(explained["paths"], json!(["docs/read.md"]));
         let code = repo.push(&[("src/data.txt", "two\n")]);
-        engine.api().post("events", &lie(&docs, &code, json!(["docs/read.md"])));
+        lie(&docs, &code, "docs/read.md");
         engine.pushed(&code).wait_for("succeeded");
         assert_eq!(engine.runs().len(), 2);
-        let traces = fs::read_to_string(engine.folder().join("traces")).expect("jobs wrote it");
-        assert_eq!(traces.matches("4bf92f3577b34da6a3ce929d0e0e4736").count(), 2, "{traces:?}");
     });
 }
 
@@ -178,5 +168,92 @@ steps:
         assert_eq!(why["result"], "hit", "{why:#}");
         let dataset = engine.api().get("datasets/raw");
         assert_eq!(dataset["versions"].as_array().map(Vec::len), Some(2), "{dataset:#}");
+    });
+}
+
+#[test]
+fn the_trace_of_an_event_reaches_its_jobs() {
+    const YAML: &str = r#"
+version: 1
+name: traced
+on: {event: {type: dev.example.traced}}
+steps:
+  turn: {run: 'echo "${TRACEPARENT:-}" >> {folder}/traces'}
+"#;
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    on_each_database(|database| {
+        let mut engine = Engine::start(database);
+        engine.apply(YAML);
+        let event = json!({
+            "specversion": "1.0", "id": "traced", "source": "/tests", "type": "dev.example.traced",
+            "traceparent": format!("00-{TRACE}-00f067aa0ba902b7-01"),
+        });
+        engine.api().post("events", &event);
+        engine.about("traced").wait_for("succeeded");
+        let traces = fs::read_to_string(engine.folder().join("traces")).expect("the job wrote it");
+        assert_eq!(traces.matches(TRACE).count(), 1, "{traces:?}");
+    });
+}
+
+/// Shows a job what it gets of a protected secret.
+const GUARDED: &str = r#"
+version: 1
+name: guarded
+on:
+  git.push: {repo: wheel, branches: [main, side]}
+  event: {type: dev.kickwheel.git.tag.created}
+steps:
+  turn:
+    secrets: {deploy: deploy}
+    run: 'cp "$KICKWHEEL_SECRETS/deploy" {folder}/seen'
+"#;
+
+#[test]
+fn only_a_commit_that_the_mirror_finds_on_a_ref_has_that_refs_rights() {
+    on_each_database(|database| {
+        let mut engine = Engine::start(database);
+        let repo = Repo::make(&engine.folder().join("git"), "wheel");
+        engine.bind(&repo, "wheel");
+        let value = engine.folder().join("value");
+        fs::write(&value, "sesame").expect("a file can be written");
+        let refs = ["--ref", "refs/heads/main", "--ref", "refs/tags/v*"];
+        let file = value.to_string_lossy();
+        let set = [&["secrets", "set", "deploy", "--from-file", &file], &refs[..]].concat();
+        let said = engine.cli(&set);
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        let workflow = engine.fill(GUARDED);
+        let first = repo.push(&[(".kickwheel/guarded.yaml", &workflow)]);
+        engine.pushed(&first).wait_for("succeeded");
+
+        // A branch of its own sees nothing, and neither does whoever says of its commit that it is on main.
+        git(&repo.work, &["checkout", "-q", "-b", "side"]);
+        let side = repo.commit(&[("data.txt", "side")]);
+        git(&repo.work, &["push", "-q", "origin", "side"]);
+        engine.pushed(&side).wait_for("failed");
+        let forge = Forge::set_up(&engine, "liar", "wheel");
+        let lie = Push { reference: "refs/heads/main", before: Some(&first), after: Some(&side) };
+        forge.tell(&engine, "lie", lie, &json!([])).expect("it answers").good();
+        engine.about("lie").wait_for("failed");
+        let explained = engine.run()["decision"].to_string();
+        assert!(explained.contains("does not lie on refs/heads/main"), "{explained}");
+        let workflows = engine.api().get("workflows");
+        assert_eq!(workflows["items"][0]["commit"], json!(first), "nor does it get into the registry");
+
+        // A tag is a ref like any other: what it names is what runs, with what is kept for it.
+        for (tag, state) in [("v1", "succeeded"), ("draft", "failed")] {
+            fs::remove_file(engine.folder().join("seen")).ok();
+            git(&repo.work, &["tag", "-a", "-m", "a tag", tag]);
+            git(&repo.work, &["push", "-q", "origin", tag]);
+            let event = until(&format!("{tag} is told"), || {
+                let runs = engine.runs();
+                let run = runs
+                    .iter()
+                    .find(|run| run["cause"].as_str().is_some_and(|c| c.contains(&format!("tag {tag} "))))?;
+                assert_eq!(run["commit"], json!(side));
+                run["event_id"].as_str().map(str::to_owned)
+            });
+            engine.about(&event).wait_for(state);
+            assert_eq!(engine.folder().join("seen").exists(), tag == "v1");
+        }
     });
 }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use kickwheel_tests::{
+    api::Answer,
     cluster::Cluster,
     harness::{Database, Engine, Setup, on_kafka, send, skip},
     kafka::{OwnBroker, Topics, no_broker},
     wait::{look_for, until},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::wheel::Scenario;
 
@@ -129,15 +130,22 @@ fn with_kafka_and_the_database_away_nothing_is_accepted_and_it_says_when_to_ask_
     let setup = Setup { url: Some(cluster.url()), ..Setup::default() }.with_kafka(&topics);
     let mut scenario = Scenario::begin(Engine::with(Database::Postgres, setup));
     scenario.send_heard();
+    let hook = json!({"kind": "cloudevents", "unsigned": true});
+    scenario.engine.api().post("triggers", &json!({"name": "door", "config": hook}));
+    assert_eq!(deliver(&scenario.engine, "hooked-1").status, 202);
     broker.stop();
     cluster.stop();
+    let answer = deliver(&scenario.engine, "refused-hook");
+    assert_eq!((answer.status, answer.retry_after.is_some()), (503, true), "{answer:?}");
     for n in 0..3 {
         let answer = send(scenario.engine.api(), &format!("refused-{n}")).expect("it answers");
         assert_eq!(answer.status, 503, "{answer:?}");
         assert!(answer.retry_after.is_some(), "{answer:?}");
     }
-    cluster.start();
+    // What leads to the bus needs no database: the trigger is known from before.
     broker.again();
+    until("the webhook is taken", || (deliver(&scenario.engine, "hooked-2").status == 202).then_some(()));
+    cluster.start();
     scenario.engine.wait_for_health("ok");
     until("events are taken again", || {
         send(scenario.engine.api(), "taken-1").ok().filter(|answer| answer.status == 202)
@@ -146,6 +154,14 @@ fn with_kafka_and_the_database_away_nothing_is_accepted_and_it_says_when_to_ask_
     scenario.check();
     let events = scenario.engine.api().get("events?limit=1000").to_string();
     assert!(!events.contains("refused-"), "what was refused is not there: {events}");
+    assert!(events.contains("hooked-1") && events.contains("hooked-2"), "what was taken is: {events}");
+}
+
+/// An event that starts nothing, by a webhook.
+fn deliver(engine: &Engine, id: &str) -> Answer {
+    let event = json!({"specversion": "1.0", "id": id, "source": "/sender", "type": "com.example.thing"});
+    let headers = [("content-type", "application/cloudevents+json")];
+    engine.api().send_raw("/hooks/door", &headers, event.to_string()).expect("it answers")
 }
 
 #[test]

@@ -208,3 +208,36 @@ async fn a_push_in_quarantine_is_edited_by_an_admin_only_and_never_into_another_
     assert_eq!((status, &resolved["events"]), (StatusCode::OK, &json!(["d1+edit1"])), "{resolved}");
     house.engine.shutdown(PATIENCE).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_to_be_sent_keeps_what_led_to_it() {
+    let house = House::build().await;
+    let operator = house.token("operator").await;
+    let event = |id: &str, chain: Option<&str>| {
+        let mut event = json!({
+            "specversion": "1.0", "id": id, "source": "/kickwheel/default", "type": "dev.kickwheel.run.finished",
+            "data": {"workflow": "rim"},
+        });
+        if let Some(chain) = chain {
+            event["kickwheelchain"] = json!(chain);
+        }
+        event.to_string()
+    };
+    // Kafka never took them, so they were set aside as the spool had them.
+    let hold = async |id: &str| {
+        let body = event(id, Some("hub,rim")).into_bytes();
+        house.engine.hold("spool:chain", "too large", std::collections::BTreeMap::new(), body).await.expect("kept")
+    };
+    let (first, second) = (hold("r1:finished").await, hold("r2:finished").await);
+    let replay = format!("/api/v1/quarantine/{first}/replay");
+    assert_eq!(post_as(&house, &operator, &replay, &json!({})).await.0, StatusCode::OK);
+    // Who writes it anew may not take away what keeps it from going round for ever.
+    let (edit, anew) = (format!("/api/v1/quarantine/{second}/edit"), body(&event("r2:finished", None)));
+    House::refused(post_as(&house, &operator, &edit, &anew).await, 403, "quarantine_unproved");
+    assert_eq!(house.post(&edit, &anew).await.0, StatusCode::OK);
+    let stored = events(&house).await;
+    let told: Vec<_> = stored.iter().map(|e| (e["id"].as_str(), e["kickwheelchain"].as_str())).collect();
+    let chain = Some("hub,rim");
+    assert_eq!(told, [(Some("r2:finished+edit1"), chain), (Some("r1:finished"), chain)]);
+    house.engine.shutdown(PATIENCE).await;
+}
