@@ -71,6 +71,24 @@ pub async fn a_secret_that_was_set_meanwhile_is_not_rekeyed(fixture: Fixture) {
     assert_eq!(sealed_of(&store, "c").await, None);
 }
 
+pub async fn nothing_is_sealed_with_a_key_that_is_not_in_force(fixture: Fixture) {
+    let store = fixture.open().await;
+    let used = |expected: Option<&str>, key_id: &str| {
+        vec![Write::UseKey(write::UseKey { expected: expected.map(str::to_owned), key_id: key_id.to_owned() })]
+    };
+    store.write(used(None, "k1")).await.unwrap();
+    store.write(used(None, "k1")).await.unwrap();
+    assert_stale(store.write(used(None, "k2")).await, "in force is k1");
+    assert_stale(store.write(used(Some("k0"), "k2")).await, "in force is k1");
+    store.write(vec![Write::PutSecret(secret("a", b"1", "k1"))]).await.unwrap();
+    store.write(used(Some("k1"), "k2")).await.unwrap();
+    store.write(used(Some("k1"), "k2")).await.unwrap();
+    assert_stale(store.write(vec![Write::PutSecret(secret("b", b"2", "k1"))]).await, "in force is k2");
+    assert_eq!(sealed_of(&store, "b").await, None);
+    store.write(vec![Write::PutSecret(secret("b", b"2", "k2"))]).await.unwrap();
+    assert_eq!(store.meta(write::KEY_IN_FORCE).await.unwrap().as_deref(), Some("k2"));
+}
+
 fn token(id: &str, hash: &str, expires_at: Option<Millis>) -> write::PutToken {
     write::PutToken {
         id: id.into(),

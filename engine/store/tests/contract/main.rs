@@ -75,6 +75,7 @@ const CASES: &[Case] = cases![
     triggers::a_state_goes_with_its_trigger,
     access::secrets_are_listed_without_their_values,
     access::a_secret_that_was_set_meanwhile_is_not_rekeyed,
+    access::nothing_is_sealed_with_a_key_that_is_not_in_force,
     access::tokens_are_found_by_hash_until_they_end,
     access::a_token_is_made_once,
     spool::ingress_is_spooled_only_in_that_mode,
