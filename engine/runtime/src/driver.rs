@@ -38,7 +38,7 @@ use crate::{
 
 pub use self::{
     unit::{Unit, follow_pure_chain, progress},
-    watch::watch,
+    watch::{Sight, watch},
 };
 
 /// First wait after the database refused a unit; doubles up to [`RETRY_MAX`].
@@ -48,6 +48,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 /// Attempts of one run that are performed at once, those that wait for admission included. An array step of ten thousand
 /// tasks so costs the memory of this many, and does not fill the line of a pool before anybody else comes.
 const MAX_PERFORMING: usize = 512;
+/// Beyond every sequence number.
+const OVER: u64 = u64::MAX;
 
 /// News for a run.
 #[derive(Debug)]
@@ -96,8 +98,8 @@ pub struct Cell {
     /// What is being performed, by attempt: cancel the token to stop it.
     pub performing: Mutex<HashMap<(StepIndex, u32, u32), CancellationToken>>,
     timer: Mutex<Option<(Millis, CancellationToken)>>,
-    /// Sent to with each commit of this run.
-    moved: Sender<()>,
+    /// The sequence number after this run's latest commit; [`OVER`] when nothing more will come from here.
+    moved: Sender<u64>,
 }
 
 #[derive(Default)]
@@ -125,7 +127,7 @@ impl Cell {
             queue: Mutex::default(),
             performing: Mutex::default(),
             timer: Mutex::default(),
-            moved: Sender::new(()),
+            moved: Sender::new(0),
         }
     }
 
@@ -300,7 +302,7 @@ async fn turns(shared: &Arc<Shared>, cell: &Arc<Cell>) {
                 }
                 let mut cells = shared.cells.lock().expect("no holder of this lock panics");
                 if let Some(cell) = cells.remove(&cell.run) {
-                    cell.moved.send_replace(());
+                    cell.moved.send_replace(OVER);
                     for (_, stop) in cell.performing.lock().expect("no holder of this lock panics").drain() {
                         drop(stop);
                     }
@@ -399,7 +401,7 @@ async fn write_batch(
     // never have been performed.
     fault::point("driver.act.before");
     shared.announce();
-    cell.moved.send_replace(());
+    cell.moved.send_replace(if loaded.state.is_finished() { OVER } else { loaded.state.seq });
     if loaded.state.is_finished() {
         finished(shared, loaded);
     }

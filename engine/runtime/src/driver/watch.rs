@@ -14,7 +14,17 @@ use crate::shared::Shared;
 /// A run in memory that is being followed. It stays readable after the run has ended and left the memory.
 pub struct Watch {
     cell: Arc<Cell>,
-    moved: Receiver<()>,
+    moved: Receiver<u64>,
+}
+
+/// How a run that is followed stands.
+pub enum Sight {
+    /// Nobody knows whether its latest commit happened.
+    Unknown,
+    /// Where it stood already.
+    Same,
+    /// Further, or at its end.
+    Further(Loaded),
 }
 
 /// Follows a run, if it is in memory.
@@ -25,16 +35,20 @@ pub fn watch(shared: &Shared, run: RunId) -> Option<Watch> {
 }
 
 impl Watch {
-    /// Its state after the latest commit; none while nobody knows whether the latest one happened.
-    pub async fn state(&mut self) -> Option<Loaded> {
-        // Marked before it is read, so that what comes after the reading is news.
-        self.moved.mark_unchanged();
-        self.cell.loaded.lock().await.clone()
+    /// Its state after the latest commit, if that is beyond `seen`; with `anyway` also if it is not.
+    pub async fn look(&self, seen: u64, anyway: bool) -> Sight {
+        match self.cell.loaded.lock().await.as_ref() {
+            None => Sight::Unknown,
+            Some(loaded) if anyway || loaded.state.seq > seen || loaded.state.is_finished() => {
+                Sight::Further(loaded.clone())
+            }
+            Some(_) => Sight::Same,
+        }
     }
 
-    /// Returns when the run has moved since its state was last read, or was let go of.
-    pub async fn moved(&mut self) {
-        self.moved.changed().await.expect("the cell that is held here holds the other end");
+    /// Returns when the run is beyond `seen` or at its end, or was let go of.
+    pub async fn beyond(&mut self, seen: u64) {
+        self.moved.wait_for(|seq| *seq > seen).await.expect("the cell that is held here holds the other end");
     }
 
     /// Whether this process still moves the run.

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use super::{AdhocError, Engine, LogQuery, RunQuery, RunSelector, read_failed, write_failed};
 use crate::{
     ApiError, bus,
-    driver::{self, InboxInput, Loaded},
+    driver::{self, InboxInput, Loaded, Sight},
     explain, ingest,
     launch::{Launch, Prepared},
     lookup::Enrichment,
@@ -327,19 +327,25 @@ impl Engine {
             None => self.run_row(run).await?.run,
         };
         let deadline = tokio::time::Instant::now() + wait;
+        // The end of a run is beyond any number that somebody can have seen.
+        let seen_seq = seen_seq.min(u64::MAX - 1);
         let mut news = self.shared.news.subscribe();
         let mut watch = driver::watch(&self.shared, run);
         loop {
-            let held = match &mut watch {
-                Some(watch) => watch.state().await,
-                None => None,
-            };
-            let loaded = match held {
-                Some(loaded) => loaded,
-                None => self.load_run(run).await?,
-            };
             let late = tokio::time::Instant::now() >= deadline;
-            if loaded.state.seq > seen_seq || loaded.state.is_finished() || late {
+            let sight = match &watch {
+                Some(watch) => watch.look(seen_seq, late).await,
+                None => Sight::Unknown,
+            };
+            let loaded = match sight {
+                Sight::Further(loaded) => Some(loaded),
+                Sight::Same => None,
+                Sight::Unknown => {
+                    let loaded = self.load_run(run).await?;
+                    (loaded.state.seq > seen_seq || loaded.state.is_finished() || late).then_some(loaded)
+                }
+            };
+            if let Some(loaded) = loaded {
                 let detail = view::detail(&self.shared, &loaded).await.map_err(read_failed)?;
                 return Ok((loaded.state.seq, detail));
             }
@@ -351,7 +357,7 @@ impl Engine {
             }
             let moved = async {
                 match &mut watch {
-                    Some(watch) => watch.moved().await,
+                    Some(watch) => watch.beyond(seen_seq).await,
                     None => news.changed().await.expect("the engine holds the other end"),
                 }
             };
