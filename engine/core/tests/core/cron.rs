@@ -313,7 +313,7 @@ fn is_common_ground(fields: &[String; 6]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_global_rejects: 1 << 20, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn croner_agrees(
