@@ -17,6 +17,7 @@ pub mod payload;
 pub mod plugin;
 pub mod runner;
 pub mod sealed;
+pub mod tree_path;
 
 pub use artifact::{ArtifactRef, Digest, Manifest, ManifestEntry};
 pub use cloudevent::CloudEvent;

@@ -1,7 +1,8 @@
 //! Git: bare mirrors of bound repositories, and everything the engine reads from or writes to a repository.
 //!
 //! What a push *says* it changed is never believed; [`Mirrors`] fetches the repository and answers from its trees: the
-//! [changed paths](changes), the [workflow files](workflows) of a commit, its [source tree](source). It also writes a
+//! [changed paths](changes), the [workflow files](workflows) of a commit, its [source tree](source), and
+//! says what of a folder on disk [is source](worktree). It also writes a
 //! run's result back as a [note](notes) and installs the [post-receive hook](hook) that tells us about pushes.
 //!
 //! An [`origin`] is on this machine, or behind https, http or ssh. Other machines are asked through a [`transport`] of
@@ -27,6 +28,7 @@ pub mod select;
 pub mod source;
 mod transport;
 pub mod workflows;
+pub mod worktree;
 
 pub use access::{Credentials, KnownHosts};
 pub use advert::{Heads, RemoteRef};

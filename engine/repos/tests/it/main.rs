@@ -10,3 +10,4 @@ mod notes;
 mod source;
 mod ssh;
 mod ssh_server;
+mod worktree;
