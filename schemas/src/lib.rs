@@ -13,12 +13,14 @@ pub mod artifact;
 pub mod catalog;
 pub mod cloudevent;
 pub mod ids;
+pub mod manifest;
 pub mod payload;
 pub mod plugin;
 pub mod runner;
 pub mod sealed;
 pub mod tree_path;
 
-pub use artifact::{ArtifactRef, Digest, Manifest, ManifestEntry};
+pub use artifact::{ArtifactRef, Digest};
 pub use cloudevent::CloudEvent;
 pub use ids::{AttemptKey, Millis, RunId, TaskKey};
+pub use manifest::{Manifest, ManifestEntry, ManifestLink};

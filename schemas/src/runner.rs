@@ -75,6 +75,9 @@ pub struct JobSpec {
     /// sealed ([`crate::sealed`]).
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// What the user should know before the program starts: sentences for the log.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// The network of a container.

@@ -208,6 +208,7 @@ fn spec(key: &AttemptKey) -> JobSpec {
         network: Network::None,
         read_only_root: false,
         secrets: Default::default(),
+        notes: Vec::new(),
     }
 }
 

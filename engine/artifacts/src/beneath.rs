@@ -14,7 +14,11 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
+use rustix::{
+    fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, mkdirat, openat, renameat_with, unlinkat},
+    io::Errno,
+    path::Arg,
+};
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC).union(OFlags::RDONLY);
 const READ: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::RDONLY).union(OFlags::NONBLOCK);
@@ -30,19 +34,33 @@ pub fn open_below(folder: &Path, components: &[&str]) -> io::Result<File> {
 }
 
 /// The same below a folder that is open.
-pub fn open_at(folder: impl AsFd, components: &[&str]) -> io::Result<File> {
+pub fn open_at<P: Arg + Copy>(folder: impl AsFd, components: &[P]) -> io::Result<File> {
     let (last, folders) = components.split_last().ok_or(io::ErrorKind::InvalidInput)?;
     let folder = folder_at(folder, folders)?;
     regular(openat(&folder, *last, READ, Mode::empty())?.into())
 }
 
 /// Opens the folder at `components` below one that is open; that one again if there are none.
-pub fn folder_at(folder: impl AsFd, components: &[&str]) -> io::Result<OwnedFd> {
+pub fn folder_at<P: Arg + Copy>(folder: impl AsFd, components: &[P]) -> io::Result<OwnedFd> {
     let mut open = openat(folder, ".", FOLDER, Mode::empty())?;
     for name in components {
         open = openat(&open, *name, FOLDER, Mode::empty())?;
     }
     Ok(open)
+}
+
+/// Makes the folder at `components` below one that is open, with those above it, as far as they are absent. A link on the
+/// way is an error, wherever it leads: what is laid out next would land there.
+pub fn make_folders<P: Arg + Copy>(folder: impl AsFd, components: &[P]) -> io::Result<()> {
+    let mut open = openat(folder, ".", FOLDER, Mode::empty())?;
+    for name in components {
+        match mkdirat(&open, *name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+        open = openat(&open, *name, FOLDER, Mode::empty())?;
+    }
+    Ok(())
 }
 
 /// Refuses a file that is not `owner`'s: a job may have linked to one that only we can read.
@@ -124,6 +142,12 @@ mod tests {
         let whole = |owner| read(&own.join("a/b/file"), 100, Some(owner));
         assert_eq!(whole(itself).expect("it is ours"), Some(b"own".to_vec()));
         assert!(whole(itself + 1).is_err(), "it is another's");
+        make_folders(File::open(&own).expect("it is there"), &["a", "c", "d"]).expect("nothing is in the way");
+        assert!(own.join("a/c/d").is_dir());
+        for path in [&["link", "new"][..], &["file", "new"], &["inside", "new"], &["link"], &["a", "b", "file"]] {
+            assert!(make_folders(File::open(&own).expect("it is there"), path).is_err(), "{path:?}");
+        }
+        assert!(!other.join("new").exists());
         // A link under the name is replaced, not followed.
         put(&own, "file", b"new").expect("it can be written");
         assert_eq!(std::fs::read(other.join("b/file")).expect("it is there"), b"other");

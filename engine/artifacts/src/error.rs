@@ -36,6 +36,9 @@ pub enum ArtifactError {
         /// What is wrong with it, and what to do.
         problem: String,
     },
+    /// Symbolic links that are not kept: what they lead to is no part of the folder. Each with its target.
+    #[error("keep symbolic links that lead out of their folder: {}; put what they lead to in their place, or leave them out", .0.join(", "))]
+    LinksLeave(Vec<String>),
     /// The source file was written to while it was being stored.
     #[error("store {0:?}: it changed while it was read; close it before the job ends")]
     Changed(PathBuf),
@@ -69,6 +72,7 @@ impl ArtifactError {
             | Self::Corrupt { .. }
             | Self::TooLarge { .. }
             | Self::Path { .. }
+            | Self::LinksLeave(_)
             | Self::Changed(_)
             | Self::Malformed { .. } => false,
         }

@@ -19,5 +19,5 @@ pub mod store;
 
 pub use attempt::{Attempts, Document, Put};
 pub use error::ArtifactError;
-pub use folder::TreeFile;
+pub use folder::{Names, TreeFile};
 pub use store::{Access, Artifacts, ByteStream};

@@ -13,22 +13,28 @@ pub const PATH_LIMIT: usize = 4096;
 /// assert!(check("../model.bin").is_err());
 /// ```
 pub fn check(path: &str) -> Result<(), ArtifactError> {
-    let problem = if path.is_empty() {
-        "it is empty; name a file or folder"
+    check_bytes(path.as_bytes())
+        .map_err(|problem| ArtifactError::Path { path: path.to_owned(), problem: problem.to_owned() })
+}
+
+/// The same for a path that need not be UTF-8. The error is what is wrong with it, and what to do.
+pub fn check_bytes(path: &[u8]) -> Result<(), &'static str> {
+    let has = |wrong: fn(&[u8]) -> bool| path.split(|byte| *byte == b'/').any(wrong);
+    if path.is_empty() {
+        Err("it is empty; name a file or folder")
     } else if path.len() > PATH_LIMIT {
-        "it is longer than 4096 bytes"
-    } else if path.starts_with('/') {
-        "it is absolute; paths are relative to the work folder"
-    } else if path.contains('\0') {
-        "it contains a NUL byte"
-    } else if path.split('/').any(|part| part == "..") {
-        "it contains `..`; nothing outside the folder can be named"
-    } else if path.split('/').any(|part| part.is_empty() || part == ".") {
-        "it contains an empty part or `.`; write it without them"
+        Err("it is longer than 4096 bytes")
+    } else if path.starts_with(b"/") {
+        Err("it is absolute; paths are relative to the work folder")
+    } else if path.contains(&0) {
+        Err("it contains a NUL byte")
+    } else if has(|part| part == b"..") {
+        Err("it contains `..`; nothing outside the folder can be named")
+    } else if has(|part| part.is_empty() || part == b".") {
+        Err("it contains an empty part or `.`; write it without them")
     } else {
-        return Ok(());
-    };
-    Err(ArtifactError::Path { path: path.to_owned(), problem: problem.to_owned() })
+        Ok(())
+    }
 }
 
 #[cfg(test)]

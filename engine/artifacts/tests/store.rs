@@ -1,15 +1,19 @@
 //! The store as its users see it, on a real folder.
 
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{PermissionsExt as _, symlink},
+    },
     path::Path,
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use kickwheel_artifacts::{Access, ArtifactError, Artifacts, Attempts, Put, TreeFile, store};
 use kickwheel_schemas::{
-    Digest, Manifest, ManifestEntry, Millis,
+    Digest, Manifest, ManifestEntry, ManifestLink, Millis,
     runner::{Claim, Heartbeat},
 };
 
@@ -108,7 +112,8 @@ async fn a_folder_comes_back_with_its_paths_and_executables() {
         fs::write(tree.join(path), path).expect("it can be written");
         fs::set_permissions(tree.join(path), fs::Permissions::from_mode(mode)).expect("it is ours");
     }
-    let stored = store.put_folder(&tree, |path| path != "a/skipped").await.expect("it is stored");
+    let listed = ["run.sh", "a/data", "ä ö", "a/empty", "absent"].map(|path| path.as_bytes().to_vec());
+    let stored = store.put_listed(&tree, listed.to_vec()).await.expect("it is stored");
     assert!(stored.folder);
     let manifest = store.manifest(&stored.digest).await.expect("it is there");
     assert_eq!(manifest.digest(), stored.digest);
@@ -129,15 +134,100 @@ async fn a_folder_comes_back_with_its_paths_and_executables() {
 }
 
 #[tokio::test]
-async fn links_special_files_and_paths_that_lead_out_are_refused() {
+async fn links_that_stay_inside_and_odd_names_come_back() {
+    let (folder, store) = place();
+    let tree = folder.path().join("tree");
+    fs::create_dir_all(tree.join("sub/deep")).expect("it can be made");
+    let odd = OsStr::from_bytes(b"sub/odd\xff\n");
+    fs::write(tree.join(odd), "odd").expect("it can be written");
+    fs::write(tree.join("file"), "x").expect("it can be written");
+    symlink("../../file", tree.join("sub/deep/up")).expect("links can be made");
+    symlink("sub", tree.join("folder")).expect("links can be made");
+    symlink("nowhere", tree.join("dangling")).expect("links can be made");
+    let stored = store.put_folder(&tree).await.expect("it is stored");
+    let manifest = store.manifest(&stored.digest).await.expect("it is there");
+    assert_eq!((manifest.files.len(), manifest.links.len(), stored.size), (2, 3, 4));
+    let out = folder.path().join("out");
+    store.fetch(&stored, &out, Access::ReadOnly).await.expect("it is laid out");
+    assert_eq!(fs::read_to_string(out.join("sub/deep/up")).expect("it leads to the file"), "x");
+    assert_eq!(fs::read(out.join("folder").join(OsStr::from_bytes(b"odd\xff\n"))).expect("it is there"), b"odd");
+    assert_eq!(fs::read_link(out.join("dangling")).expect("it is a link"), Path::new("nowhere"));
+    // The same tree again is the same artifact; another target is another one.
+    assert_eq!(store.put_folder(&out).await.expect("it is stored").digest, Digest::of(&manifest.to_bytes()));
+    // What a job writes is an output: its names stand in events and expressions.
+    let opened = fs::File::open(&tree).expect("it is there");
+    let refused = store.put_opened_folder(opened.into(), &tree, None).await.expect_err("it holds an odd name");
+    assert!(refused.to_string().contains("not UTF-8; rename it"), "{refused}");
+    fs::remove_file(tree.join(odd)).expect("it is there");
+    let opened = fs::File::open(&tree).expect("it is there");
+    let stored = store.put_opened_folder(opened.into(), &tree, None).await.expect("its links stay inside");
+    assert_eq!(store.manifest(&stored.digest).await.expect("it is there").links.len(), 3);
+}
+
+#[tokio::test]
+async fn nothing_is_laid_out_through_a_link() {
+    let (folder, store) = place();
+    let (dest, outside) = (folder.path().join("dest"), folder.path().join("outside"));
+    fs::create_dir_all(&dest).expect("it can be made");
+    fs::create_dir_all(&outside).expect("it can be made");
+    symlink(&outside, dest.join("d")).expect("links can be made");
+    let blob = store.put_bytes("x").await.expect("it is stored");
+    let file =
+        |path: &str| ManifestEntry { path: path.into(), digest: blob.digest.clone(), size: 1, executable: false };
+    let link = |path: &str, target: &str| ManifestLink { path: path.into(), target: target.into() };
+    let tree = store.put_manifest(&Manifest::new(vec![file("d/e/file")])).await.expect("it is stored");
+    let refused = store.fetch(&tree, &dest, Access::ReadOnly).await.expect_err("a link is in the way");
+    assert!(refused.to_string().contains("nothing is laid through a link"), "{refused}");
+    let tree = store.put_manifest(&Manifest::with_links(vec![], vec![link("d", "e")])).await.expect("it is stored");
+    assert!(store.fetch(&tree, &dest, Access::ReadOnly).await.is_err(), "nothing is replaced");
+    assert!(fs::read_dir(&outside).expect("it is there").next().is_none());
+
+    let up = "a\0ff/b";
+    for (files, links) in [
+        (vec!["a"], vec![("a", "b")]),
+        (vec!["a/b"], vec![("a", "c")]),
+        (vec![up], vec![("a\0ff", "c")]),
+        (vec![], vec![("a", "b"), ("a/b", "c")]),
+        (vec![], vec![("b", "c"), ("a", "c")]),
+        (vec![], vec![("a", "../b")]),
+        (vec![], vec![("a", "/etc")]),
+        (vec![], vec![("a", "")]),
+        (vec!["\x002e\x002e/a"], vec![]),
+        (vec!["a\x002fb"], vec![]),
+    ] {
+        let bad = Manifest {
+            files: files.into_iter().map(file).collect(),
+            links: links.into_iter().map(|(path, target)| link(path, target)).collect(),
+        };
+        assert!(store.put_manifest(&bad).await.is_err(), "{bad:?}");
+        // Nor is one believed that got into the store otherwise.
+        let Manifest { files, links } = &bad;
+        if files.len() + links.len() == 1 {
+            let stored = store.put_bytes(bad.to_bytes()).await.expect("bytes are bytes");
+            assert!(store.manifest(&stored.digest).await.is_err(), "{bad:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn links_that_lead_out_special_files_and_paths_that_lead_out_are_refused() {
     let (folder, store) = place();
     let tree = folder.path().join("tree");
     fs::create_dir(&tree).expect("it can be made");
     fs::write(tree.join("file"), "x").expect("it can be written");
+    symlink("../file", tree.join("link")).expect("links can be made");
+    let refused = store.put_folder(&tree).await.expect_err("it holds a link that leads out");
+    assert!(refused.to_string().contains("\"link\" -> \"../file\""), "{refused}");
+    assert!(!refused.to_string().contains(&*tree.to_string_lossy()), "{refused}");
+    let opened = fs::File::open(&tree).expect("it is there");
+    assert!(store.put_opened_folder(opened.into(), &tree, None).await.is_err());
+    let socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).expect("a socket can be made");
+    assert!(store.put_listed(&tree, vec![b"file".to_vec(), b"socket".to_vec()]).await.is_ok());
+    fs::remove_file(tree.join("link")).expect("it is there");
+    assert!(store.put_folder(&tree).await.is_err(), "it holds a socket");
+    drop(socket);
+    fs::remove_file(tree.join("socket")).expect("it is there");
     symlink("file", tree.join("link")).expect("links can be made");
-    let refused = store.put_folder(&tree, |_| true).await.expect_err("it holds a link");
-    assert!(refused.to_string().contains("symbolic link"), "{refused}");
-    assert!(store.put_folder(&tree, |path| path != "link").await.is_ok());
     assert!(store.put_file(&tree.join("link")).await.is_err());
     assert!(store.put_file(&tree).await.is_err());
 
@@ -151,6 +241,7 @@ async fn links_special_files_and_paths_that_lead_out_are_refused() {
                 executable: false,
             })
             .collect(),
+        links: Vec::new(),
     };
     for bad in [&["../x"][..], &["/x"], &["b", "a"], &["a", "a"]] {
         assert!(store.put_manifest(&manifest(bad)).await.is_err(), "{bad:?}");

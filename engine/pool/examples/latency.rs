@@ -86,6 +86,7 @@ async fn through_the_pool(pool: &LocalPool, round: u32) -> Duration {
         network: Network::None,
         read_only_root: false,
         secrets: Default::default(),
+        notes: Vec::new(),
     };
     let began = Instant::now();
     pool.start(&key, &spec, &Request::default(), &Secrets::new()).await.expect("it starts");

@@ -166,6 +166,8 @@ async fn outputs_that_are_missing_or_malformed_are_bad_output() {
         check("ln -s /etc/passwd out/p", false, "symbolic link").await;
         check("rmdir out; ln -s /etc out; ln -s /etc/passwd p", false, "written nothing there").await;
         check("mkdir out/p; ln -s /etc/passwd out/p/x", false, "symbolic link").await;
+        check("mkdir out/p; ln -s ../q out/p/x", false, "\"x\" -> \"../q\"").await;
+        check("mkdir out/p; touch out/p/$(printf '\\377')", false, "not UTF-8; rename it").await;
         check("mkfifo out/p", false, "neither a regular file nor a folder").await;
     }
 }

@@ -162,6 +162,9 @@ async fn perform(
     if is_cancelled(attempt).await {
         return Ok(Draft::unstarted(JobEnd::Cancelled));
     }
+    for note in &spec.notes {
+        log.note(note);
+    }
     if spec.source.is_some() || !spec.files.is_empty() {
         // Laying out can take long: show that somebody is at it.
         let nothing = Heartbeat { at: Millis::now(), child_pid: 0, child_start_ticks: 0, rss_bytes: 0, progress: None };

@@ -1,5 +1,8 @@
 //! What a job that ended well leaves behind: values written to `$KICKWHEEL_OUTPUT`, and declared paths.
 //!
+//! Of a folder, files are kept and symbolic links that stay inside it; one that leads out makes it malformed, and so do names
+//! that are not UTF-8: paths of outputs stand in events and expressions.
+//!
 //! Only declared outputs exist. A missing or malformed one makes the attempt end as `BadOutput`, which is the user's
 //! failure; a store that cannot be written to is the platform's, and is waited for a while first.
 
@@ -106,12 +109,12 @@ async fn store_path(
     let deadline = Instant::now() + STORE_PATIENCE;
     loop {
         let stored = match open(work, &location, owner).map_err(bad)? {
-            Opened::Folder(folder) => store.put_opened_folder(folder, &location, owner, |_| true).await,
+            Opened::Folder(folder) => store.put_opened_folder(folder, &location, owner).await,
             Opened::File(file) => store.put_opened(file, &location).await,
         };
         match stored {
             Ok(stored) => return Ok(ArtifactRef { path: path.to_owned(), ..stored }),
-            Err(error @ (ArtifactError::Path { .. } | ArtifactError::Changed(_))) => {
+            Err(error @ (ArtifactError::Path { .. } | ArtifactError::LinksLeave(_) | ArtifactError::Changed(_))) => {
                 return Err(bad(format!("failed to {error}")));
             }
             Err(error) if !error.is_transient() || Instant::now() > deadline => {

@@ -146,6 +146,7 @@ mod tests {
             network: Network::None,
             read_only_root: false,
             secrets: BTreeMap::from([("token".to_owned(), "api-token".to_owned())]),
+            notes: Vec::new(),
         }
     }
 

@@ -5,13 +5,15 @@
 //! and a program that tries to change its source is told so (except root, whom permission bits do not hold). They are
 //! copies: nothing that a job does to them reaches the store. Folders of declared outputs are made, so that a script need
 //! not begin with `mkdir`.
+//!
+//! A symbolic link of the source tree never decides where an input lands: nothing is laid through a link.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
-use kickwheel_artifacts::{Access, ArtifactError, Artifacts, path::check};
+use kickwheel_artifacts::{Access, ArtifactError, Artifacts, folder::make_folders, path::check};
 use kickwheel_schemas::runner::{JobSpec, JobUser, Program, file};
 
 use crate::user;
@@ -80,9 +82,15 @@ pub async fn lay_out(
             .await
             .map_err(|error| format!("lay out the source tree: {error}"))?;
     }
+    let work = File::open(&layout.work).map_err(|error| format!("open {}: {error}", layout.work.display()))?;
     for (path, artifact) in &spec.files {
         let lay = async {
             check(path)?;
+            let folder =
+                if artifact.folder { Some(path.as_str()) } else { path.rsplit_once('/').map(|(above, _)| above) };
+            if let Some(folder) = folder {
+                make_folders(&work, folder.as_bytes())?;
+            }
             artifacts.fetch(artifact, &layout.work.join(path), Access::ReadOnly).await
         };
         lay.await.map_err(|error| format!("lay out the input {path:?}: {error}"))?;

@@ -28,7 +28,7 @@ use crate::{
 };
 
 pub use call::{call_now, is_loaded, is_pure, log_file};
-pub use source::worktree_artifact;
+pub use source::{SourceTree, worktree_artifact};
 
 /// One attempt that is being performed.
 pub struct Attempt {

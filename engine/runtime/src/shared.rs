@@ -72,7 +72,7 @@ pub struct Shared {
     /// Compiled workflows by digest.
     pub workflows: Mutex<HashMap<Digest, Arc<Workflow>>>,
     /// Source trees that are in the artifact store already.
-    pub sources: Mutex<HashMap<String, kickwheel_schemas::ArtifactRef>>,
+    pub sources: Mutex<HashMap<String, crate::perform::SourceTree>>,
     /// Sources that nobody outside may claim.
     pub configured: Configured,
     /// Wakes the decider.

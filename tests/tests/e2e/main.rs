@@ -19,6 +19,7 @@ mod opening;
 mod polling;
 mod pushes;
 mod reuse;
+mod sources;
 // And its sshd.
 #[allow(dead_code)]
 #[path = "../../../engine/repos/tests/it/ssh_server.rs"]

@@ -5,7 +5,7 @@
 
 use std::{fs::File, io, path::Path};
 
-use kickwheel_artifacts::{ArtifactError, Artifacts, beneath, path::check, store::location};
+use kickwheel_artifacts::{ArtifactError, Artifacts, Names, beneath, folder::check_manifest, store::location};
 use kickwheel_schemas::{ArtifactRef, Digest, Manifest, runner::JobResult};
 
 use super::container::OUTPUTS;
@@ -40,8 +40,8 @@ async fn one(artifacts: &Artifacts, attempt: &Path, artifact: &ArtifactRef, left
         return blob(artifacts, attempt, &artifact.digest, Some(artifact.size), left).await;
     }
     let manifest = read_manifest(attempt, &artifact.digest)?;
+    check_manifest(&manifest, "its listing", Names::Text).map_err(|error| ImportError::Bad(error.to_string()))?;
     for entry in &manifest.files {
-        check(&entry.path).map_err(|error| ImportError::Bad(error.to_string()))?;
         blob(artifacts, attempt, &entry.digest, Some(entry.size), left).await?;
     }
     // The listing comes last: who finds it finds everything that it lists.

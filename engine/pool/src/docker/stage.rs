@@ -36,6 +36,7 @@ async fn collect(artifacts: &Artifacts, artifact: &ArtifactRef, digests: &mut Ve
                 | ArtifactError::Corrupt { .. }
                 | ArtifactError::TooLarge { .. }
                 | ArtifactError::Path { .. }
+                | ArtifactError::LinksLeave(_)
                 | ArtifactError::Changed(_)
                 | ArtifactError::Malformed { .. }
                 | ArtifactError::Io { .. }

@@ -366,6 +366,7 @@ pub fn script(text: &str) -> JobSpec {
         network: Network::None,
         read_only_root: false,
         secrets: BTreeMap::new(),
+        notes: Vec::new(),
     }
 }
 

@@ -119,9 +119,11 @@ impl Engine {
         let source = match worktree {
             None => None,
             Some(folder) => {
-                let tree = perform::worktree_artifact(&self.shared, &folder).await.map_err(|e| ApiError::Invalid {
-                    code: "worktree",
-                    detail: format!("the working tree {} cannot be taken: {e}", folder.display()),
+                let tree = perform::worktree_artifact(&self.shared, &folder, &compiled.plan).await.map_err(|e| {
+                    ApiError::Invalid {
+                        code: "worktree",
+                        detail: format!("the working tree {} cannot be taken: {e}", folder.display()),
+                    }
                 })?;
                 let tree = tree.digest.to_string();
                 Some(PinnedSource { repo: String::new(), commit: String::new(), tree })

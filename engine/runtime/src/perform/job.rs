@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Attempt, content_key,
-    source::{SourceError, source_artifact},
+    source::{SourceError, SourceTree, source_tree},
 };
 use crate::{
     admission::Ticket,
@@ -54,7 +54,7 @@ const TRUSTED: &str = "trusted";
 struct Prepared {
     parts: content_key::Parts,
     key: String,
-    source: Option<ArtifactRef>,
+    source: Option<SourceTree>,
     /// What the image's name stands for in this run.
     image: Option<String>,
 }
@@ -151,7 +151,7 @@ fn state_name(observed: &Observed) -> &'static str {
 async fn prepare(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Prepared, SourceError> {
     let step = attempt.declared();
     let source = match &attempt.source {
-        Some(source) => Some(source_artifact(shared, source, &step.source).await?),
+        Some(source) => Some(source_tree(shared, source, &step.source).await?),
         None => None,
     };
     let spec = &attempt.spec;
@@ -160,7 +160,8 @@ async fn prepare(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Prepared, So
         None => None,
     };
     let environment = image.clone().unwrap_or_else(|| place(shared, attempt).pool.environment());
-    let parts = content_key::parts(step, &spec.work, &spec.matrix, &environment, source.as_ref());
+    let parts =
+        content_key::parts(step, &spec.work, &spec.matrix, &environment, source.as_ref().map(|tree| &tree.artifact));
     let key = content_key::key(&parts);
     Ok(Prepared { parts, key, source, image })
 }
@@ -286,7 +287,7 @@ async fn start(
     prepared: &Prepared,
     resources: &Resources,
 ) -> Result<(), Option<Message>> {
-    let spec = job_spec(attempt, prepared.source.clone());
+    let spec = job_spec(attempt, prepared.source.as_ref());
     let request = Request {
         cpu_milli: resources.cpu_milli,
         memory_bytes: resources.memory_bytes,
@@ -379,7 +380,7 @@ async fn reference_of(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Option<
     Ok(branch.map(|branch| format!("refs/heads/{branch}")))
 }
 
-fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
+fn job_spec(attempt: &Attempt, source: Option<&SourceTree>) -> JobSpec {
     let step = attempt.declared();
     let (program, env, files, memory_bytes) = match &attempt.spec.work {
         Work::Job { program, env, files, resources, .. } => {
@@ -403,7 +404,7 @@ fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
             JobProgram::Argv { argv } => Program::Exec { argv },
         },
         env,
-        source,
+        source: source.map(|tree| tree.artifact.clone()),
         files,
         output_paths,
         output_values,
@@ -415,6 +416,7 @@ fn job_spec(attempt: &Attempt, source: Option<ArtifactRef>) -> JobSpec {
         network: if step.container.network { Network::Outbound } else { Network::None },
         read_only_root: step.container.read_only,
         secrets: step.secrets.iter().map(|(file, name)| (file.clone(), name.clone())).collect(),
+        notes: source.and_then(SourceTree::lack).into_iter().collect(),
     }
 }
 
