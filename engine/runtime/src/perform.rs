@@ -6,6 +6,7 @@
 mod call;
 mod content_key;
 mod job;
+mod job_spec;
 mod source;
 
 use std::sync::Arc;

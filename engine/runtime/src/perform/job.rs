@@ -1,17 +1,17 @@
 //! Jobs: looked up in the cache, admitted, handed to the pool, followed to their end.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use kickwheel_core::{
     Input,
     decide::Ending,
-    event::{Failure, FailureKind, JobProgram, RunRef, TaskOutput, Work},
+    event::{Failure, FailureKind, RunRef, TaskOutput, Work},
     plan::{OutputDecl, Resources},
 };
 use kickwheel_pool::{Observed, Request, StartError};
 use kickwheel_schemas::{
     ArtifactRef, Manifest, ManifestEntry, Millis, RunId,
-    runner::{JobEnd, JobResult, JobSpec, Network, PROTOCOL, Program},
+    runner::{JobEnd, JobResult},
     sealed::Secrets,
 };
 use kickwheel_store::{
@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Attempt, content_key,
+    job_spec::job_spec,
     source::{SourceError, SourceTree, source_tree},
 };
 use crate::{
@@ -34,9 +35,7 @@ use crate::{
 };
 
 /// From SIGTERM to SIGKILL.
-const GRACE: Duration = Duration::from_secs(10);
-/// Bytes of log that are kept per attempt.
-const LOG_LIMIT_BYTES: u64 = 64 << 20;
+pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// A job is looked at this often even when nothing is announced.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 /// First wait after the pool could not be asked; doubles up to [`POOL_RETRY_MAX`].
@@ -378,46 +377,6 @@ async fn reference_of(shared: &Arc<Shared>, attempt: &Attempt) -> Result<Option<
         (None, _) => None,
     };
     Ok(branch.map(|branch| format!("refs/heads/{branch}")))
-}
-
-fn job_spec(attempt: &Attempt, source: Option<&SourceTree>) -> JobSpec {
-    let step = attempt.declared();
-    let (program, env, files, memory_bytes) = match &attempt.spec.work {
-        Work::Job { program, env, files, resources, .. } => {
-            (program.clone(), env.clone(), files.clone(), resources.memory_bytes)
-        }
-        Work::Call { .. } => (JobProgram::Argv { argv: Vec::new() }, BTreeMap::new(), BTreeMap::new(), None),
-    };
-    let (mut output_paths, mut output_values) = (BTreeMap::new(), Vec::new());
-    for (name, declaration) in &step.outputs {
-        match declaration {
-            OutputDecl::Path { path, .. } => _ = output_paths.insert(name.clone(), path.clone()),
-            OutputDecl::Value => output_values.push(name.clone()),
-        }
-    }
-    JobSpec {
-        protocol: PROTOCOL,
-        attempt: attempt.key().to_string(),
-        task: attempt.task().to_string(),
-        program: match program {
-            JobProgram::Script { script } => Program::Script { script },
-            JobProgram::Argv { argv } => Program::Exec { argv },
-        },
-        env,
-        source: source.map(|tree| tree.artifact.clone()),
-        files,
-        output_paths,
-        output_values,
-        timeout_ms: step.timeout_ms,
-        grace_ms: u64::try_from(GRACE.as_millis()).unwrap_or(u64::MAX),
-        memory_bytes,
-        log_limit_bytes: LOG_LIMIT_BYTES,
-        traceparent: attempt.traceparent.clone(),
-        network: if step.container.network { Network::Outbound } else { Network::None },
-        read_only_root: step.container.read_only,
-        secrets: step.secrets.iter().map(|(file, name)| (file.clone(), name.clone())).collect(),
-        notes: source.and_then(SourceTree::lack).into_iter().collect(),
-    }
 }
 
 /// Follows a started attempt to its end, reporting once that user code began. None when the engine stops.
