@@ -102,7 +102,9 @@ pub enum StepState {
         /// In index order.
         tasks: Vec<TaskState>,
     },
-    /// A task failed or was cancelled, or an expression could not be evaluated (then there are no tasks).
+    /// A task failed or was cancelled, or an expression could not be evaluated (then there are no tasks). Whether it
+    /// failed or was only stopped follows from the tasks, see [`StepState::is_cancelled`]: a member of its own would be
+    /// one that older binaries cannot read in a snapshot.
     Failed {
         /// In index order.
         tasks: Vec<TaskState>,
@@ -216,6 +218,30 @@ impl StepState {
         match self {
             Self::Waiting | Self::Active { .. } => false,
             Self::Succeeded { .. } | Self::Failed { .. } | Self::Skipped { .. } => true,
+        }
+    }
+
+    /// Whether something went wrong in it: a task failed, or its expressions did.
+    pub fn has_failed(&self) -> bool {
+        match self {
+            Self::Failed { .. } => !self.is_cancelled(),
+            Self::Waiting | Self::Active { .. } | Self::Succeeded { .. } | Self::Skipped { .. } => false,
+        }
+    }
+
+    /// Whether it ended only because the run was cancelled: tasks were stopped, and none failed.
+    pub fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Failed { tasks, failure: None } => {
+                let any = |is: fn(&TaskStatus) -> bool| tasks.iter().any(|task| is(&task.status));
+                any(|status| matches!(status, TaskStatus::Cancelled { .. }))
+                    && !any(|status| matches!(status, TaskStatus::Failed { .. }))
+            }
+            Self::Failed { failure: Some(_), .. }
+            | Self::Waiting
+            | Self::Active { .. }
+            | Self::Succeeded { .. }
+            | Self::Skipped { .. } => false,
         }
     }
 

@@ -83,11 +83,11 @@ impl<'a> Draft<'a> {
         (0..).zip(&self.plan.steps).filter(move |(_, step)| step.phase == phase).map(|(index, _)| index)
     }
 
-    /// The steps of these phases that have failed so far.
+    /// The steps of these phases that have failed so far. One that was stopped by a cancel has not.
     pub fn failed_steps(&self, phases: &[Phase]) -> impl Iterator<Item = StepIndex> {
         (0..self.plan.steps.len())
             .filter(move |&step| phases.contains(&self.plan.steps[step].phase))
-            .filter(|&step| matches!(self.step(step), StepState::Failed { .. }))
+            .filter(|&step| self.step(step).has_failed())
     }
 
     pub fn into_events(self) -> Vec<Event> {

@@ -105,7 +105,11 @@ pub(super) const CANCELLED: &str = "the run was cancelled";
 fn unmet_need(draft: &Draft<'_>, step: StepIndex) -> Option<String> {
     draft.plan.steps[step].needs.iter().find_map(|&need| {
         let name = &draft.plan.steps[need].name;
-        match draft.step(need) {
+        let state = draft.step(need);
+        match state {
+            StepState::Failed { .. } if state.is_cancelled() => {
+                Some(format!("`{name}`, which it needs, was cancelled"))
+            }
             StepState::Failed { .. } => Some(format!("`{name}`, which it needs, failed")),
             StepState::Skipped { .. } if planted(4) => None,
             StepState::Skipped { .. } => Some(format!("`{name}`, which it needs, was skipped")),
@@ -114,13 +118,13 @@ fn unmet_need(draft: &Draft<'_>, step: StepIndex) -> Option<String> {
     })
 }
 
-/// What `failed()` gives.
+/// What `failed()` gives: a step that a cancel has stopped has not failed.
 fn failed_before(draft: &Draft<'_>, step: StepIndex) -> bool {
     let needs = &draft.plan.steps[step].needs;
     if needs.is_empty() {
         return draft.failed_steps(&[Phase::Main, Phase::OnFailure, Phase::Finally]).next().is_some();
     }
-    needs.iter().any(|&need| matches!(draft.step(need), StepState::Failed { .. }))
+    needs.iter().any(|&need| draft.step(need).has_failed())
 }
 
 /// When the current phase is over: enters the next one and names it, or finishes the run.

@@ -100,6 +100,7 @@ fn step_value(step: &Step, state: &StepState) -> Option<Value> {
     let state_name = match state {
         StepState::Waiting | StepState::Active { .. } => return None,
         StepState::Succeeded { .. } => "succeeded",
+        StepState::Failed { .. } if state.is_cancelled() => "cancelled",
         StepState::Failed { .. } => "failed",
         StepState::Skipped { .. } => "skipped",
     };

@@ -681,6 +681,60 @@ a_cancel_passes_on_failure_over_and_runs_finally {
     );
 }
 
+a_step_that_a_cancel_stopped_has_not_failed {
+    tell(
+        &plan([
+            step("a").axis("n", json!([1, 2])),
+            step("b"),
+            step("tell").on_failure(),
+            step("undo").finally().condition("failed()"),
+            step("see").finally().condition("run.state == 'cancelled' && run.failed_steps == []"),
+        ]),
+        &[
+            line(
+                0,
+                Start,
+                ["run started", "a expanded to 2", "b expanded to 1"],
+                ["execute a[0]#1", "execute a[1]#1", "execute b[0]#1"],
+            ),
+            line(1, succeeds("a[0]#1"), ["a[0]#1 succeeded"], ["execute a[1]#1", "execute b[0]#1"]),
+            line(2, Cancel, ["cancel requested"], ["stop a[1]#1", "stop b[0]#1"]),
+            line(3, cancelled("a[1]#1"), ["a[1]#1 cancelled", "a finished badly"], ["stop b[0]#1"]),
+            line(
+                4,
+                cancelled("b[0]#1"),
+                [
+                    "b[0]#1 cancelled",
+                    "b finished badly",
+                    "phase finally",
+                    "undo skipped: its condition is false: failed()",
+                    "see expanded to 1",
+                ],
+                ["execute see[0]#1", "wake at 300004"],
+            ),
+            line(5, succeeds("see[0]#1"), ["see[0]#1 succeeded", "see finished well", "run cancelled"], []),
+        ],
+    );
+}
+
+a_step_of_which_a_task_failed_before_the_cancel_has_failed {
+    tell(
+        &plan([step("a").axis("n", json!([1, 2])), step("undo").finally().condition("failed() && run.failed_steps == ['a']")]),
+        &[
+            line(0, Start, ["run started", "a expanded to 2"], ["execute a[0]#1", "execute a[1]#1"]),
+            line(1, fails("a[0]#1"), ["a[0]#1 failed: it said so"], ["execute a[1]#1"]),
+            line(2, Cancel, ["cancel requested"], ["stop a[1]#1"]),
+            line(
+                3,
+                cancelled("a[1]#1"),
+                ["a[1]#1 cancelled", "a finished badly", "phase finally", "undo expanded to 1"],
+                ["execute undo[0]#1", "wake at 300003"],
+            ),
+            line(4, succeeds("undo[0]#1"), ["undo[0]#1 succeeded", "undo finished well", "run cancelled"], []),
+        ],
+    );
+}
+
 the_grace_of_finally_ends {
     tell(
         &plan([
