@@ -37,7 +37,7 @@ pub struct Diagnostic {
     pub code: &'static str,
     /// What is wrong, with the value that is wrong.
     pub message: String,
-    /// What to do.
+    /// What to do. Whatever the compiler finds has one.
     pub help: Option<String>,
     /// From 1.
     pub line: u32,
@@ -237,6 +237,48 @@ impl Code {
             Self::UnusedInput => "unused-input",
         }
     }
+
+    /// What to do about it where nothing better is known: a diagnostic never leaves a person without a next step.
+    fn usual_help(self) -> &'static str {
+        match self {
+            Self::YamlSyntax => "look at the indentation, quotes and brackets at this place and just before it",
+            Self::YamlLimit => "make the file smaller, for example by splitting the workflow into several",
+            Self::YamlFeature => "write it out with plain maps, lists and texts",
+            Self::DuplicateKey => "keep one of the two, or give one another name",
+            Self::UnknownKey => "take it away, or use a key that exists at this place",
+            Self::WrongType => "write a value of the type that the message names",
+            Self::MissingKey => "add the key",
+            Self::BadName => "choose another name",
+            Self::BadVersion => "write `version: 1`",
+            Self::BadValue => "write a value that the message allows, or leave the key out",
+            Self::BadPath => "write a path relative to the work folder, for example `out/model.bin`",
+            Self::BadGlob => "write a glob such as `src/**/*.py`",
+            Self::UnknownTrigger => "use a trigger that exists",
+            Self::UnknownEventType => "use an event type that exists",
+            Self::StepKind => "give the step exactly one of `run`, `image` with `command`, or `uses`",
+            Self::MisplacedKey => "take it away, or move it to where it has a meaning",
+            Self::UnknownStep => "name a step of this workflow",
+            Self::SelfNeed => "take the step's own name out of its needs",
+            Self::CrossPhase => "name a step of the same section",
+            Self::Cycle => "take one of these needs away",
+            Self::UnknownPlugin => "use a plugin that exists",
+            Self::UnknownArgument => "take it away, or use an argument that the plugin has",
+            Self::MissingArgument => "add the argument to `with`",
+            Self::MissingInput => "give the input a `default`, or a value in the trigger's `with`",
+            Self::ExpressionForbidden => "write the value itself",
+            Self::ExpressionSyntax => "write it as CEL, for example `${{ inputs.rate }}`",
+            Self::ExpressionType => "write an expression that gives what is needed, or convert its value",
+            Self::UnknownVariable => "use a variable that can be read here",
+            Self::UnknownFunction => "use a function that exists here",
+            Self::UnknownField => "read a field that exists",
+            Self::UncertainField => "make sure with `has(…)` that it is there",
+            Self::UnknownOutput => "declare the output at the step, or read one that it declares",
+            Self::UnknownInput => "declare it under `inputs`",
+            Self::UnknownAxis => "declare it under the step's `matrix`",
+            Self::MatrixTooLarge => "give its axes fewer values",
+            Self::UnusedInput => "read it, or remove it",
+        }
+    }
 }
 
 /// Collects what is found in one source text.
@@ -264,8 +306,13 @@ impl<'s> Report<'s> {
         self.add(Severity::Warning, code, span, message.into())
     }
 
-    /// Help that names the nearest of `known`, or all of them: `what` is their plural, for example `steps`. A file with
-    /// very many mistakes gets no more of it: comparing every name with every other is what a hostile file would want.
+    /// The one of `known` that was probably meant. A file with very many mistakes gets no more of it: comparing every name
+    /// with every other is what a hostile file would want.
+    pub(crate) fn meant<'k>(&self, written: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+        if self.found.len() > SUGGESTIONS_UNTIL { None } else { nearest(written, known) }
+    }
+
+    /// Help that names the nearest of `known`, or all of them: `what` is their plural, for example `steps`.
     pub(crate) fn suggest<'k>(&self, written: &str, what: &str, known: impl IntoIterator<Item = &'k str>) -> String {
         if self.found.len() > SUGGESTIONS_UNTIL {
             return format!("use one of the {what} that exist");
@@ -276,6 +323,11 @@ impl<'s> Report<'s> {
             None if known.is_empty() => format!("there are no {what}"),
             None => format!("known {what}: {}", list(&known)),
         }
+    }
+
+    /// How much was found so far, to be compared with a later count.
+    pub(crate) fn count(&self) -> usize {
+        self.found.len()
     }
 
     pub(crate) fn has_errors(&self) -> bool {
@@ -300,7 +352,7 @@ impl<'s> Report<'s> {
         self.found.push(Diagnostic {
             code: code.as_str(),
             message,
-            help: None,
+            help: Some(code.usual_help().to_owned()),
             line: u32::try_from(line + 1).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
             span: start..end,

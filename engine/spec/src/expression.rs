@@ -159,7 +159,9 @@ pub(crate) fn check(pending: &Pending<'_>, scope: &Scope<'_>, report: &mut Repor
         let span = pending.span(source, problem.part);
         let help = problem.help.map(|help| help.text(report));
         let diagnostic = report.error(problem.code, span, problem.message);
-        diagnostic.help = help;
+        if let Some(help) = help {
+            diagnostic.help(help);
+        }
     }
     let steps = inference.steps.into_iter().map(|(step, part)| (step, pending.span(source, part))).collect();
     if let Some((wanted, help)) = mismatch(&ty, pending.wanted) {

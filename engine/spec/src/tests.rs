@@ -37,6 +37,8 @@ pub(crate) fn check(source: &str, expected: &[&str]) {
     let compiled = compiled(source);
     let errors = compiled.diagnostics.iter().any(|d| d.severity == crate::Severity::Error);
     assert_eq!(found(source), expected, "{source}\n{:#?}", compiled.diagnostics);
+    let helps = |d: &crate::Diagnostic| d.help.as_ref().is_some_and(|help| !help.trim().is_empty());
+    assert!(compiled.diagnostics.iter().all(helps), "each says what to do: {:#?}", compiled.diagnostics);
     assert_eq!(compiled.workflow.is_some(), !errors, "a workflow comes exactly without errors");
 }
 

@@ -94,6 +94,8 @@ pub(crate) struct Filter<'n> {
 pub(crate) struct Input {
     pub decl: InputDecl,
     pub span: Range<usize>,
+    /// Something is wrong with its name or declaration, which has been reported.
+    pub broken: bool,
 }
 
 fn read<'n>(root: &'n Node, reader: &mut Reader<'_, '_>) -> Option<Parts<'n>> {

@@ -8,7 +8,7 @@ fn keys_must_exist() {
     check(&with_step("run: x\nretires: 3"), &["unknown-key 6:5"]);
     check(&with_step("run: x\nretry: {max: 1, backof: {}}"), &["unknown-key 6:21"]);
     check(&with_step("run: x\nresources: {gpus: 1}"), &["unknown-key 6:17"]);
-    check(&with_step("run: x\noutputs: {m: {pth: x}}"), &["missing-key 6:15", "unknown-key 6:19"]);
+    check(&with_step("run: x\noutputs: {m: {pth: x}}"), &["unknown-key 6:19"]);
     check("version: 1\nname: w\non: {git.push: {branch: main}}\nsteps: {a: {run: x}}\n", &["unknown-key 3:17"]);
     assert_eq!(
         only(&with_step("run: x\nretires: 3")),
@@ -80,10 +80,7 @@ fn what_must_be_there_is_missed() {
     check("version: 1\nname: w\non: {}\nsteps: {a: {run: x}}\n", &["bad-value 3:5"]);
     check("version: 1\nname: w\non: []\nsteps: {a: {run: x}}\n", &["bad-value 3:5"]);
     check("version: 1\nname: w\non: event\nsteps: {a: {run: x}}\n", &["missing-key 3:5"]);
-    check(
-        "version: 1\nname: w\ninputs: {x: {default: 1}}\nsteps: {a: {run: x}}\n",
-        &["missing-key 3:10", "unused-input 3:10"],
-    );
+    check("version: 1\nname: w\ninputs: {x: {default: 1}}\nsteps: {a: {run: x}}\n", &["missing-key 3:10"]);
 }
 
 #[test]
@@ -136,10 +133,7 @@ fn names_have_a_form() {
     check("version: 1\nname: my workflow\nsteps: {a.b: {run: x}}\n", &["bad-name 2:7", "bad-name 3:9"]);
     check(&with_step("run: x\nenv: {A-B: 1, KICKWHEEL_RUN: x}"), &["bad-name 6:11", "bad-name 6:19"]);
     check(&with_step("run: x\nmatrix: {a-b: [1]}"), &["bad-name 6:14"]);
-    check(
-        "version: 1\nname: w\ninputs: {a-b: {type: string}}\nsteps: {a: {run: x}}\n",
-        &["bad-name 3:10", "unused-input 3:10"],
-    );
+    check("version: 1\nname: w\ninputs: {a-b: {type: string}}\nsteps: {a: {run: x}}\n", &["bad-name 3:10"]);
     check(&with_step("run: x\nfiles: {a: 'dataset:../x'}"), &["bad-name 6:16"]);
     check(&with_step("run: x\noutputs: {m: {path: x, dataset: 'a b'}}"), &["bad-name 6:37"]);
     check("version: 1\nname: w\non: {manual: [{id: a}, {id: a}]}\nsteps: {a: {run: x}}\n", &["bad-name 3:24"]);
@@ -156,6 +150,21 @@ fn a_step_does_exactly_one_thing() {
     check(
         &with_step("uses: best-of\nwith: {candidates: [], metric: m}\nenv: {A: 1}\nfiles: {}"),
         &["misplaced-key 7:5", "misplaced-key 8:5"],
+    );
+}
+
+#[test]
+fn a_misspelt_key_is_one_mistake_and_not_two() {
+    let (message, help) = only(&with_step("rum: echo hi"));
+    assert_eq!((message.as_str(), help.as_str()), ("a step has no key `rum`", "did you mean `run`?"));
+    check(&with_step("image: i\ncomand: [x]"), &["unknown-key 6:5"]);
+    check(&with_step("use: best-of\nwith: {candidates: [], metric: m}"), &["unknown-key 5:5"]);
+    check("version: 1\nname: w\nstpes: {a: {run: x}}\n", &["unknown-key 3:1"]);
+    // Nor does it take away from what stands beside it.
+    check(&with_step("rum: x\nuses: best-of\nwith: {candidates: [], metric: m}"), &["unknown-key 5:5"]);
+    check(
+        &with_step("run: x\ncomand: [x]\nuses: best-of\nwith: {candidates: [], metric: m}"),
+        &["step-kind 4:3", "unknown-key 6:5"],
     );
 }
 
@@ -186,10 +195,7 @@ fn a_cycle_is_named() {
 #[test]
 fn plugins_and_their_arguments_must_exist() {
     check(&with_step("uses: best-off\nwith: {x: '${{ nothing }}'}"), &["unknown-plugin 5:11", "unknown-variable 6:20"]);
-    check(
-        &with_step("uses: best-of\nwith: {candidate: [], metric: 5}"),
-        &["missing-argument 6:5", "unknown-argument 6:12", "wrong-type 6:35"],
-    );
+    check(&with_step("uses: best-of\nwith: {candidate: [], metric: 5}"), &["unknown-argument 6:12", "wrong-type 6:35"]);
     check(&with_step("uses: best-of"), &["missing-argument 5:11", "missing-argument 5:11"]);
     check(
         &with_step("uses: metrics-gate\nwith: {candidate: {}, baseline: 'churn@production', metric: m}"),
@@ -294,6 +300,30 @@ fn an_input_that_nothing_reads_is_only_a_warning() {
         "version: 1\nname: w\ninputs: {x: {type: string, default: ''}}\nsteps: {a: {run: x}}\n",
         &["unused-input 3:10"],
     );
+}
+
+#[test]
+fn an_input_that_a_mistake_keeps_from_being_read_is_not_unused() {
+    let with_input =
+        |input: &str, step: &str| format!("version: 1\nname: w\ninputs: {{x: {input}}}\nsteps: {{a: {step}}}\n");
+    let text = "{type: string, default: ''}";
+    check(&with_input(text, "{run: 'echo ${{ inputs.x }}'}"), &["expression-forbidden 4:24"]);
+    check(&with_input(text, "{run: x, env: {A: '${{ inputs.x + }}'}}"), &["expression-syntax 4:45"]);
+    check(&with_input("{type: strng}", "{run: x}"), &["bad-value 3:20"]);
+    check(&with_input("{type: 5}", "{run: x}"), &["wrong-type 3:20"]);
+    // Another input beside it is unused all the same.
+    check(&with_input(text, "{run: 'echo ${{ inputs.y }}'}"), &["unused-input 3:10", "expression-forbidden 4:24"]);
+}
+
+#[test]
+fn a_value_of_the_wrong_type_says_how_to_write_the_right_one() {
+    let help = |lines: &str| only(&with_step(lines)).1;
+    assert_eq!(help("run: x\nretry: {max: '3'}"), "write a whole number without quotes, such as `max: 3`");
+    assert_eq!(help("run: x\nretry: {max: [3]}"), "write a whole number after `max:`");
+    assert_eq!(help("run: x\ncache: 'yes'"), "write true or false without quotes, such as `cache: true`");
+    assert_eq!(help("run: 1"), "quote it");
+    let gate = "uses: metrics-gate\nwith: {candidate: 3, baseline: 'model:churn@production', metric: m}";
+    assert_eq!(help(gate), "write a map after `candidate:`, or one `${{ }}` that gives it");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Checking every expression of a file, now that all of its names are known.
 
-use std::rc::Rc;
+use std::{collections::BTreeSet, rc::Rc};
 
 use kickwheel_core::plan::Phase;
 
@@ -217,7 +217,9 @@ fn warn_of_unused_inputs(parts: &Parts<'_>, reader: &mut Reader<'_, '_>) {
         draft.condition.iter().chain(&draft.pending).chain(axes)
     });
     let reads: Vec<_> = parts.env.iter().chain(of_steps).map(|pending| pending.expr.members("inputs")).collect();
-    for (name, input) in &parts.inputs {
+    // An expression that is forbidden at its place or cannot be parsed reads nothing yet, but will once it is put right.
+    let mentioned = if reader.report.has_errors() { mentioned_inputs(reader.report.source()) } else { BTreeSet::new() };
+    for (name, input) in parts.inputs.iter().filter(|(name, input)| !input.broken && !mentioned.contains(**name)) {
         let read = reads.iter().any(|members| members.whole || members.names.iter().any(|read| read == name));
         if !read {
             reader
@@ -227,3 +229,16 @@ fn warn_of_unused_inputs(parts: &Parts<'_>, reader: &mut Reader<'_, '_>) {
         }
     }
 }
+
+/// Names that stand behind `inputs.` anywhere in the text.
+fn mentioned_inputs(source: &str) -> BTreeSet<&str> {
+    let name = |at: usize| {
+        let rest = &source[at..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        &rest[..end]
+    };
+    source.match_indices(READS_INPUT).map(|(at, found)| name(at + found.len())).collect()
+}
+
+/// How an expression reads an input.
+const READS_INPUT: &str = "inputs.";

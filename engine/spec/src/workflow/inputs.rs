@@ -15,6 +15,7 @@ use crate::{
 pub(super) fn read<'n>(entry: &'n Entry, reader: &mut Reader<'_, '_>) -> IndexMap<&'n str, Input> {
     let mut inputs = IndexMap::new();
     for input in reader.named(entry, "a map of names to inputs") {
+        let before = reader.report.count();
         if !values::is_identifier(&input.key) {
             reader
                 .report
@@ -22,7 +23,8 @@ pub(super) fn read<'n>(entry: &'n Entry, reader: &mut Reader<'_, '_>) -> IndexMa
                 .help("letters, digits and `_`, so that `inputs.NAME` can read it");
         }
         let decl = read_one(input, reader);
-        inputs.insert(input.key.as_str(), Input { decl, span: input.key_span.clone() });
+        let broken = reader.report.count() > before;
+        inputs.insert(input.key.as_str(), Input { decl, span: input.key_span.clone(), broken });
     }
     inputs
 }
@@ -110,7 +112,7 @@ pub(super) fn check_value(decl: &InputDecl, node: &Node, what: &str, reader: &mu
     };
     if let Some(wanted) = wanted {
         let message = format!("{what} must be {wanted}, but is {}", node.describe());
-        reader.report.error(Code::WrongType, node.span.clone(), message);
+        reader.report.error(Code::WrongType, node.span.clone(), message).help(format!("write {wanted}"));
         return;
     }
     let number = match node.kind {

@@ -190,6 +190,7 @@ fn read_output(entry: &Entry, reader: &mut Reader<'_, '_>) -> Option<OutputDecl>
             }
             Some(OutputDecl::Value)
         }
+        _ if ["path", "dataset", "value"].iter().any(|key| fields.is_misspelt(key)) => None,
         (path, dataset, value) => {
             let problem = match (path.is_some(), value.is_some()) {
                 (true, true) => "is both a path and a value",

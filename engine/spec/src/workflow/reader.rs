@@ -28,11 +28,18 @@ pub(crate) struct Reader<'s, 'p> {
 /// A map whose keys are known.
 pub(crate) struct Fields<'n> {
     entries: &'n [Entry],
+    /// Keys that are not there, but that a key which does not exist was probably meant to be.
+    misspelt: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
     pub fn get(&self, key: &str) -> Option<&'n Entry> {
         self.entries.iter().find(|entry| entry.key == key)
+    }
+
+    /// Whether the key stands there under a wrong name. That has been reported, and tells more than that it is missing.
+    pub fn is_misspelt(&self, key: &str) -> bool {
+        self.misspelt.contains(&key)
     }
 }
 
@@ -50,8 +57,10 @@ impl Reader<'_, '_> {
                 .help(format!("its keys: {}", list(&keys)));
             return None;
         };
+        let mut misspelt = Vec::new();
         for entry in entries {
             if !table.names().any(|name| name == entry.key) && entry.key != "<<" {
+                misspelt.extend(self.report.meant(&entry.key, table.names()));
                 let help = self.report.suggest(&entry.key, "keys", table.names());
                 self.report
                     .error(
@@ -63,13 +72,13 @@ impl Reader<'_, '_> {
             }
         }
         for key in table.keys.iter().filter(|key| key.required) {
-            if !entries.iter().any(|entry| entry.key == key.name) {
+            if !entries.iter().any(|entry| entry.key == key.name) && !misspelt.contains(&key.name) {
                 self.report
                     .error(Code::MissingKey, owner.clone(), format!("{} must have the key `{}`", table.what, key.name))
                     .help(key.about);
             }
         }
-        Some(Fields { entries })
+        Some(Fields { entries, misspelt })
     }
 
     /// A map with any keys.
@@ -85,11 +94,8 @@ impl Reader<'_, '_> {
 
     pub fn wrong_type(&mut self, entry: &Entry, what: &str) {
         let message = format!("`{}` must be {what}, but is {}", entry.key, entry.value.describe());
-        let scalar = matches!(entry.value.kind, Kind::Bool(_) | Kind::Int(_) | Kind::Float(_));
-        let diagnostic = self.report.error(Code::WrongType, entry.value.span.clone(), message);
-        if scalar && what.contains("a text") {
-            diagnostic.help("quote it");
-        }
+        let help = how_to_write(&entry.key, what, &entry.value);
+        self.report.error(Code::WrongType, entry.value.span.clone(), message).help(help);
     }
 
     pub fn bad_name(&mut self, span: &Range<usize>, name: &str, what: &str) {
@@ -431,7 +437,22 @@ impl Reader<'_, '_> {
             (_, Wanted::Argument(Argument::Map)) => "a map",
         };
         let message = format!("`{key}` must be {what}, but is {}", node.describe());
-        self.report.error(Code::WrongType, node.span.clone(), message);
+        let help = format!("{}, or one `${{{{ }}}}` that gives it", how_to_write(key, what, node));
+        self.report.error(Code::WrongType, node.span.clone(), message).help(help);
+    }
+}
+
+/// How a value of the wrong type is put right: `what` names the right one.
+fn how_to_write(key: &str, what: &str, node: &Node) -> String {
+    match &node.kind {
+        Kind::Bool(_) | Kind::Int(_) | Kind::Float(_) if what.contains("a text") => "quote it".to_owned(),
+        Kind::Text(_) if what.contains("number") || what.contains("true or false") => {
+            format!(
+                "write {what} without quotes, such as `{key}: {}`",
+                if what.contains("number") { "3" } else { "true" }
+            )
+        }
+        _ => format!("write {what} after `{key}:`"),
     }
 }
 

@@ -145,22 +145,33 @@ fn read<'n>(entry: &'n Entry, phase: Phase, env: &Env, reader: &mut Reader<'_, '
 }
 
 fn kind_of(entry: &Entry, fields: &Fields<'_>, reader: &mut Reader<'_, '_>) -> StepKind {
-    let has = |key: &str| fields.get(key).is_some();
-    let problem = match (has("run"), has("image"), has("command"), has("uses")) {
-        (true, _, false, false) => return StepKind::Script,
-        (false, true, true, false) => return StepKind::Container,
-        (false, false, false, true) => return StepKind::Plugin,
-        (false, false, false, false) => "says nothing to do",
-        (false, true, false, false) => "has an `image`, but neither `command` nor `run`",
-        (false, false, true, false) => "has a `command`, but no `image` to run it in",
-        (true, _, true, false) => "has both `run` and `command`",
-        (_, _, _, true) => "has `uses` beside another thing to do",
+    let written = |key: &str| fields.get(key).is_some();
+    // What a misspelt key was meant to be has been said; that the step lacks it would be the same mistake once more.
+    let meant = |key: &str| written(key) || fields.is_misspelt(key);
+    let problem = match (kind_by(written), kind_by(meant)) {
+        (Ok(kind), _) => return kind,
+        (Err(_), Ok(_)) => return StepKind::Broken,
+        (Err(problem), Err(_)) => problem,
     };
     reader
         .report
         .error(Code::StepKind, entry.key_span.clone(), format!("the step `{}` {problem}", entry.key))
         .help("a step has exactly one of: `run` (a script, in a container if `image` is given), `image` with `command`, or `uses` (a plugin)");
     StepKind::Broken
+}
+
+/// What a step with these keys is, or what is wrong with it.
+fn kind_by(has: impl Fn(&str) -> bool) -> Result<StepKind, &'static str> {
+    match (has("run"), has("image"), has("command"), has("uses")) {
+        (true, _, false, false) => Ok(StepKind::Script),
+        (false, true, true, false) => Ok(StepKind::Container),
+        (false, false, false, true) => Ok(StepKind::Plugin),
+        (false, false, false, false) => Err("says nothing to do"),
+        (false, true, false, false) => Err("has an `image`, but neither `command` nor `run`"),
+        (false, false, true, false) => Err("has a `command`, but no `image` to run it in"),
+        (true, _, true, false) => Err("has both `run` and `command`"),
+        (_, _, _, true) => Err("has `uses` beside another thing to do"),
+    }
 }
 
 fn read_action<'n>(kind: StepKind, fields: &Fields<'n>, draft: &mut Draft<'n>, reader: &mut Reader<'_, '_>) {
@@ -185,6 +196,7 @@ fn read_action<'n>(kind: StepKind, fields: &Fields<'n>, draft: &mut Draft<'n>, r
     }
     match (fields.get("uses"), fields.get("with")) {
         (Some(uses), with) => read_plugin(uses, with, draft, reader),
+        (None, Some(_)) if fields.is_misspelt("uses") => {}
         (None, Some(with)) => {
             reader
                 .report
@@ -250,10 +262,12 @@ fn read_plugin<'n>(uses: &'n Entry, with: Option<&'n Entry>, draft: &mut Draft<'
     };
     let mut arguments = IndexMap::new();
     let mut references = Vec::new();
+    let mut misspelt = Vec::new();
     for value in with.map(|entry| reader.named(entry, "a map of arguments")).unwrap_or_default() {
         let Some(field) = plugin.manifest.inputs.get(&value.key) else {
-            let help =
-                reader.report.suggest(&value.key, "arguments", plugin.manifest.inputs.keys().map(String::as_str));
+            let names = || plugin.manifest.inputs.keys().map(String::as_str);
+            misspelt.extend(reader.report.meant(&value.key, names()));
+            let help = reader.report.suggest(&value.key, "arguments", names());
             let message = format!("the plugin `{name}` has no argument `{}`", value.key);
             reader.report.error(Code::UnknownArgument, value.key_span.clone(), message).help(help);
             continue;
@@ -268,6 +282,9 @@ fn read_plugin<'n>(uses: &'n Entry, with: Option<&'n Entry>, draft: &mut Draft<'
         arguments.insert(value.key.clone(), template);
     }
     for (key, field) in plugin.manifest.inputs.iter().filter(|(_, field)| field.required && field.derive.is_none()) {
+        if misspelt.contains(&key.as_str()) {
+            continue;
+        }
         if !with
             .is_some_and(|with| matches!(&with.value.kind, Kind::Map(entries) if entries.iter().any(|e| e.key == *key)))
         {
