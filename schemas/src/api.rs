@@ -63,6 +63,10 @@ pub struct ProjectView {
 pub struct Accepted {
     /// The event's key in our store; for an event that was sent before, the first one's.
     pub id: String,
+    /// It was sent before, with the same `source` and `id`: nothing new was recorded. Where Kafka carries events, that is
+    /// found out only when it is read from there.
+    #[serde(default)]
+    pub duplicate: bool,
 }
 
 /// Answer of `runs/{id}/watch`.
@@ -250,13 +254,24 @@ pub struct WorkflowView {
     pub origin: String,
     /// Commit it comes from.
     pub commit: Option<String>,
-    /// Rendered diagnostics of a broken file.
+    /// Mistakes of a broken file, and warnings of any.
     pub diagnostics: Vec<DiagnosticView>,
     /// Its inputs: name to a JSON description.
     pub inputs: BTreeMap<String, Value>,
 }
 
-/// A mistake in a workflow file.
+/// Whether a workflow with a diagnostic can be run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// It cannot: a mistake.
+    #[default]
+    Error,
+    /// It can, but something in it has no effect.
+    Warning,
+}
+
+/// A mistake in a workflow file, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiagnosticView {
     /// The file.
@@ -265,6 +280,9 @@ pub struct DiagnosticView {
     pub line: u32,
     /// From 1, in characters.
     pub column: u32,
+    /// How bad it is; what was stored before there were severities is taken for a mistake.
+    #[serde(default)]
+    pub severity: Severity,
     /// Stable code.
     pub code: String,
     /// What is wrong.
@@ -273,6 +291,16 @@ pub struct DiagnosticView {
     pub help: Option<String>,
     /// The source line.
     pub excerpt: String,
+}
+
+impl DiagnosticView {
+    /// Whether it keeps the workflow from being run.
+    pub fn is_error(&self) -> bool {
+        match self.severity {
+            Severity::Error => true,
+            Severity::Warning => false,
+        }
+    }
 }
 
 /// Puts a workflow file into the registry.

@@ -27,7 +27,9 @@ pub struct Cli {
 }
 
 /// Options of every command.
+// Under a heading of their own, so that a command's own options stand first in its help.
 #[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Global options")]
 pub struct Global {
     /// The server's URL [default: what `<data>/endpoint` says]
     #[arg(long, global = true, env = "KICKWHEEL_SERVER", value_name = "URL")]
@@ -820,6 +822,22 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_commands_own_options_stand_before_those_of_every_command() {
+        let mut command = Cli::command();
+        command.build();
+        let ls = command.find_subcommand_mut("runs").and_then(|runs| runs.find_subcommand_mut("ls"));
+        let help = ls.expect("there is `runs ls`").render_long_help().to_string();
+        let at = |text: &str| help.find(text).unwrap_or_else(|| panic!("no {text:?} in {help}"));
+        let global = at("Global options:");
+        assert!(at("--limit") < global && at("--state") < global, "{help}");
+        for option in
+            ["--server", "--token-file", "--data", "--ca-file", "--json", "--no-color", "--log", "--log-format"]
+        {
+            assert!(at(&format!("      {option}")) > global, "{option} is not below its heading: {help}");
+        }
     }
 
     #[test]

@@ -70,6 +70,7 @@ fn validate_says_ok_for_a_good_file_and_shows_the_place_in_a_broken_one() {
     assert_eq!(output.status.code(), Some(1));
     let list: Value = serde_json::from_str(&stdout(&output)).expect("JSON");
     assert_eq!((&list["items"][0]["line"], &list["items"][0]["column"]), (&7.into(), &5.into()), "{list}");
+    assert_eq!(list["items"][0]["severity"], "error", "{list}");
 
     assert_eq!(run(data.path(), &["validate", "no-such-file.yaml"]).status.code(), Some(2));
     assert_eq!(run(data.path(), &["validate"]).status.code(), Some(2));

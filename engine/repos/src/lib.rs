@@ -37,7 +37,7 @@ pub use failure::{FetchError, Retry};
 pub use fetch::Fetched;
 pub use hook::{Binding, HookError, HookState, hook_state, install_hook, remove_hook};
 pub use mirrors::{Head, MirrorError, MirrorId, Mirrors, NamedRef, ReadError};
-pub use notes::NoteError;
+pub use notes::{NoteError, Subject};
 pub use origin::{Origin, OriginError, SshOrigin};
 pub use select::{Selection, SelectionError};
 pub use source::{ExportError, Exported};

@@ -29,7 +29,7 @@ use crate::{
     changes::{self, ChangedPaths, PushRange},
     failure::FetchError,
     fetch::{self, Fetched},
-    notes::{self, NoteError},
+    notes::{self, NoteError, Subject},
     origin::{Origin, OriginError},
     remote,
     select::Selection,
@@ -314,13 +314,13 @@ impl Mirrors {
         .await?
     }
 
-    /// Puts the section `key` (a run's id) of the note on `commit` in the **origin**, below `refs/notes/kickwheel`. Other
+    /// Puts the section about `about` into the note on `commit` in the **origin**, below `refs/notes/kickwheel`. Other
     /// sections are kept, the same one is replaced in place. Safe against other writers.
-    pub async fn add_note(&self, id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+    pub async fn add_note(&self, id: &MirrorId, commit: &str, about: Subject, text: &str) -> Result<(), NoteError> {
         let guard = self.lock_for_notes(id).await;
         let (id, access, commit) = (id.clone(), self.access(id), commit.to_owned());
-        let (key, text) = (key.to_owned(), text.to_owned());
-        blocking(guard, move || notes::add_note(&id, &access, &commit, &key, &text)).await
+        let text = text.to_owned();
+        blocking(guard, move || notes::add_note(&id, &access, &commit, &about, &text)).await
     }
 
     /// The whole note on `commit` in the origin, lossily as text; `None` when there is none.

@@ -1,7 +1,8 @@
 //! Results written back as Git notes, below `refs/notes/kickwheel` of the origin.
 //!
-//! Several runs may concern one commit, so a note has one section per key, each opened by a line `run: <key>`. A section
-//! is replaced in place, all others are kept byte for byte, and so is text that a person put above the first one.
+//! Several runs and events may concern one commit, so a note has one section per [`Subject`], each opened by a line
+//! `run: <id>` or `event: <id>`. A section is replaced in place, all others are kept byte for byte, and so is text that a
+//! person put above the first one.
 //!
 //! Two writers, in one process or in several, never lose each other's section. On this machine the ref's own lock file,
 //! the one that `git` itself takes, is held from reading the old note to moving the ref. Elsewhere the new note is pushed
@@ -41,8 +42,35 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 const LOCK_ABANDONED: Duration = Duration::from_mins(1);
 /// From this many entries on, a notes tree gets subfolders by the first two digits, so that a write stays small.
 const FANOUT_FROM: usize = 256;
-const SECTION_HEADER: &[u8] = b"run: ";
+/// What a section's first line begins with: one per member of [`Subject`].
+const SECTION_HEADERS: [&[u8]; 2] = [b"run: ", b"event: "];
 const OMITTED: &[u8] = b"(sections of older runs are left out)";
+
+/// What a section of a note is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A run, by its id.
+    Run(String),
+    /// An event, by its key: what it meant, where no run came of it.
+    Event(String),
+}
+
+impl Subject {
+    fn id(&self) -> &str {
+        match self {
+            Self::Run(id) | Self::Event(id) => id,
+        }
+    }
+
+    /// The first line of its section.
+    fn header(&self) -> String {
+        let id = self.id().trim_end();
+        match self {
+            Self::Run(_) => format!("run: {id}"),
+            Self::Event(_) => format!("event: {id}"),
+        }
+    }
+}
 
 /// Why a note was not written or read.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +104,14 @@ pub enum NoteError {
     },
 }
 
-pub(crate) fn add_note(id: &MirrorId, access: &Access, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+pub(crate) fn add_note(
+    id: &MirrorId,
+    access: &Access,
+    commit: &str,
+    about: &Subject,
+    text: &str,
+) -> Result<(), NoteError> {
+    let key = about.id();
     if text.len() > MAX_SECTION_BYTES {
         return Err(NoteError::TooLong(text.len()));
     }
@@ -84,8 +119,8 @@ pub(crate) fn add_note(id: &MirrorId, access: &Access, commit: &str, key: &str, 
         return Err(NoteError::BadKey(key.into()));
     }
     match id.origin().local_path() {
-        Some(path) => add_here(&open_origin(path, &id.url)?, id, commit, key, text),
-        None => add_there(id, access, commit, key, text),
+        Some(path) => add_here(&open_origin(path, &id.url)?, id, commit, about, text),
+        None => add_there(id, access, commit, about, text),
     }
 }
 
@@ -93,12 +128,12 @@ fn unwritten(id: &MirrorId, commit: &str, reason: &str) -> NoteError {
     NoteError::Write { commit: commit.to_owned(), url: id.url.clone(), reason: reason.to_owned() }
 }
 
-fn add_here(origin: &Repository, id: &MirrorId, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+fn add_here(origin: &Repository, id: &MirrorId, commit: &str, about: &Subject, text: &str) -> Result<(), NoteError> {
     let on = annotated(origin, id, commit)?;
     let failed = |reason: &str| unwritten(id, commit, reason);
     let deadline = Instant::now() + LOCK_PATIENCE;
     loop {
-        match write_locked(origin, on, key, text) {
+        match write_locked(origin, on, about, text) {
             Ok(()) => return Ok(()),
             Err(error) if error.code() == ErrorCode::Locked => {}
             Err(error) => return Err(failed(error.message())),
@@ -112,14 +147,14 @@ fn add_here(origin: &Repository, id: &MirrorId, commit: &str, key: &str, text: &
 }
 
 /// The mirror's lock is held. It is the mirror that the note is made in, where nothing but the notes' own ref moves.
-fn add_there(id: &MirrorId, access: &Access, commit: &str, key: &str, text: &str) -> Result<(), NoteError> {
+fn add_there(id: &MirrorId, access: &Access, commit: &str, about: &Subject, text: &str) -> Result<(), NoteError> {
     let failed = |error: git2::Error| unwritten(id, commit, error.message());
     let on = annotated_there(id, access, commit)?;
     let deadline = Instant::now() + PUSH_PATIENCE;
     loop {
         let mirror = open_or_create(id.path()).map_err(failed)?;
         let old = remote::fetch_ref(id, access, &mirror, NOTES_REF)?;
-        let Some(new) = compose(&mirror, old, on, key, text).map_err(failed)? else { return Ok(()) };
+        let Some(new) = compose(&mirror, old, on, about, text).map_err(failed)? else { return Ok(()) };
         match remote::push(id, access, &mirror, new, NOTES_REF)? {
             Pushed::Done => return Ok(()),
             Pushed::Overtaken if Instant::now() < deadline => {}
@@ -178,39 +213,48 @@ fn annotated(origin: &Repository, id: &MirrorId, commit: &str) -> Result<Oid, No
 }
 
 /// One attempt: lock, read, merge, write, move the ref. Everything is undone if it ends early.
-fn write_locked(origin: &Repository, on: Oid, key: &str, text: &str) -> Result<(), git2::Error> {
+fn write_locked(origin: &Repository, on: Oid, about: &Subject, text: &str) -> Result<(), git2::Error> {
     let mut transaction = origin.transaction()?;
     transaction.lock_ref(NOTES_REF)?;
-    let Some(new) = compose(origin, notes_commit(origin)?, on, key, text)? else { return Ok(()) };
-    transaction.set_target(NOTES_REF, new, Some(&author()?), &message(key))?;
+    let Some(new) = compose(origin, notes_commit(origin)?, on, about, text)? else { return Ok(()) };
+    transaction.set_target(NOTES_REF, new, Some(&author()?), &message(about))?;
     transaction.commit()
 }
 
 /// A commit of notes on top of `old`, in which the note on `on` has the section; `None` if it has it already. No ref
 /// moves.
-fn compose(repo: &Repository, old: Option<Oid>, on: Oid, key: &str, text: &str) -> Result<Option<Oid>, git2::Error> {
+fn compose(
+    repo: &Repository,
+    old: Option<Oid>,
+    on: Oid,
+    about: &Subject,
+    text: &str,
+) -> Result<Option<Oid>, git2::Error> {
     let parent = old.map(|old| repo.find_commit(old)).transpose()?;
     let old_tree = parent.as_ref().map(|parent| parent.tree()).transpose()?;
     let existing = match &old_tree {
         Some(tree) => note_of(repo, tree, &on.to_string())?.unwrap_or_default(),
         None => Vec::new(),
     };
-    let merged = merge(&existing, key, text);
+    let merged = merge(&existing, about, text);
     if merged == existing {
         return Ok(None);
     }
     let blob = repo.blob(&merged)?;
     let tree = put(repo, old_tree.as_ref(), &on.to_string(), blob)?;
     let (who, parents) = (author()?, parent.iter().collect::<Vec<_>>());
-    repo.commit(None, &who, &who, &format!("{}\n", message(key)), &repo.find_tree(tree)?, &parents).map(Some)
+    repo.commit(None, &who, &who, &format!("{}\n", message(about)), &repo.find_tree(tree)?, &parents).map(Some)
 }
 
 fn author() -> Result<Signature<'static>, git2::Error> {
     Signature::now("Kickwheel", "kickwheel@localhost")
 }
 
-fn message(key: &str) -> String {
-    format!("Notes of run {key}")
+fn message(about: &Subject) -> String {
+    match about {
+        Subject::Run(id) => format!("Notes of run {id}"),
+        Subject::Event(id) => format!("Notes of event {id}"),
+    }
 }
 
 fn notes_commit(origin: &Repository) -> Result<Option<Oid>, git2::Error> {
@@ -269,10 +313,10 @@ fn break_abandoned_lock(lock: &Path) {
     }
 }
 
-/// `existing` with the section `key` set to `text`.
-fn merge(existing: &[u8], key: &str, text: &str) -> Vec<u8> {
+/// `existing` with the section about `about` set to `text`.
+fn merge(existing: &[u8], about: &Subject, text: &str) -> Vec<u8> {
     let (mut preamble, mut sections) = parse(existing);
-    let section = (key.as_bytes().to_vec(), render(key, text));
+    let section = (about.header().into_bytes(), render(about, text));
     let written = match sections.iter().position(|(name, _)| *name == section.0) {
         Some(index) => {
             sections[index] = section;
@@ -305,13 +349,13 @@ fn merge(existing: &[u8], key: &str, text: &str) -> Vec<u8> {
 
 type Section = (Vec<u8>, Vec<u8>);
 
-/// What stands before the first section, and the sections as (key, whole text), all without trailing blank lines.
+/// What stands before the first section, and the sections as (first line, whole text), all without trailing blank lines.
 fn parse(note: &[u8]) -> (Vec<u8>, Vec<Section>) {
     let mut preamble = Vec::new();
     let mut sections: Vec<Section> = Vec::new();
     for line in note.split_inclusive(|byte| *byte == b'\n') {
-        if let Some(key) = line.strip_prefix(SECTION_HEADER) {
-            sections.push((key.trim_ascii_end().to_vec(), line.to_vec()));
+        if is_header(line) {
+            sections.push((line.trim_ascii_end().to_vec(), line.to_vec()));
         } else if let Some((_, section)) = sections.last_mut() {
             section.extend_from_slice(line);
         } else {
@@ -323,12 +367,16 @@ fn parse(note: &[u8]) -> (Vec<u8>, Vec<Section>) {
     (trimmed(&preamble), sections)
 }
 
-fn render(key: &str, text: &str) -> Vec<u8> {
-    let mut section = [SECTION_HEADER, key.trim_end().as_bytes()].concat();
+fn is_header(line: &[u8]) -> bool {
+    SECTION_HEADERS.iter().any(|header| line.starts_with(header))
+}
+
+fn render(about: &Subject, text: &str) -> Vec<u8> {
+    let mut section = about.header().into_bytes();
     for line in text.trim_end().lines() {
         section.push(b'\n');
         // A line that looks like a header would be read back as one.
-        if line.as_bytes().starts_with(SECTION_HEADER) {
+        if is_header(line.as_bytes()) {
             section.push(b' ');
         }
         section.extend_from_slice(line.as_bytes());
@@ -349,8 +397,22 @@ mod tests {
     use super::*;
 
     fn check(existing: &str, key: &str, text: &str, expected: &str) {
-        let merged = merge(existing.as_bytes(), key, text);
+        let merged = merge(existing.as_bytes(), &run(key), text);
         assert_eq!(String::from_utf8_lossy(&merged), expected);
+    }
+
+    fn run(id: &str) -> Subject {
+        Subject::Run(id.to_owned())
+    }
+
+    #[test]
+    fn an_event_is_no_run_even_with_the_same_id() {
+        let event = Subject::Event("a".to_owned());
+        let note = merge(b"run: a\none\n", &event, "broken");
+        assert_eq!(String::from_utf8_lossy(&note), "run: a\none\n\nevent: a\nbroken\n");
+        let note = merge(&note, &event, "still\nevent: b");
+        assert_eq!(String::from_utf8_lossy(&note), "run: a\none\n\nevent: a\nstill\n event: b\n");
+        check(&String::from_utf8_lossy(&note), "a", "two", "run: a\ntwo\n\nevent: a\nstill\n event: b\n");
     }
 
     #[test]
@@ -368,7 +430,7 @@ mod tests {
 
     #[test]
     fn a_line_that_looks_like_a_header_opens_no_section() {
-        let once = merge(b"", "a", "run: b\nx");
+        let once = merge(b"", &run("a"), "run: b\nx");
         check(&String::from_utf8_lossy(&once), "b", "y", "run: a\n run: b\nx\n\nrun: b\ny\n");
     }
 
@@ -376,13 +438,13 @@ mod tests {
     fn the_oldest_sections_make_room() {
         let text = "x".repeat(MAX_SECTION_BYTES);
         let mut note = b"kept\n".to_vec();
-        for run in 0..40 {
-            note = merge(&note, &format!("r{run}"), &text);
+        for number in 0..40 {
+            note = merge(&note, &run(&format!("r{number}")), &text);
             assert!(note.len() <= MAX_NOTE_BYTES + OMITTED.len() + 2);
         }
         let (preamble, sections) = parse(&note);
         assert_eq!(preamble, [b"kept\n\n", OMITTED].concat());
-        assert_eq!(sections.last().expect("some fit").0, b"r39");
+        assert_eq!(sections.last().expect("some fit").0, b"run: r39");
         assert!(sections.len() >= 15);
     }
 }

@@ -100,7 +100,7 @@ async fn again(
         run: None,
     };
     let Some(plan) = &entry.plan else {
-        let first = entry.diagnostics.first().map(|d| format!(": {}:{}: {}", d.file, d.line, d.message));
+        let first = entry.first_mistake().map(|d| format!(": {}:{}: {}", d.file, d.line, d.message));
         return Ok(view("broken", format!("its file has mistakes{}", first.unwrap_or_default())));
     };
     let workflow = shared.workflow(plan).await?;

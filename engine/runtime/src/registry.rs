@@ -11,7 +11,11 @@ use std::{
 
 use kickwheel_core::plan::Workflow;
 use kickwheel_repos::WorkflowFiles;
-use kickwheel_schemas::{Digest, Millis, api::DiagnosticView, payload};
+use kickwheel_schemas::{
+    Digest, Millis,
+    api::{DiagnosticView, Severity},
+    payload,
+};
 use kickwheel_spec::compile;
 use kickwheel_store::{
     ReadError, Write, WriteError,
@@ -37,6 +41,13 @@ pub struct Entry {
     pub plan: Option<Digest>,
     /// Its mistakes and warnings.
     pub diagnostics: Vec<DiagnosticView>,
+}
+
+impl Entry {
+    /// The first thing that keeps the file from being run.
+    pub fn first_mistake(&self) -> Option<&DiagnosticView> {
+        self.diagnostics.iter().find(|diagnostic| diagnostic.is_error())
+    }
 }
 
 /// Where a workflow file comes from.
@@ -132,6 +143,7 @@ pub fn compile_file(
             file: file.clone(),
             line: 1,
             column: 1,
+            severity: Severity::Error,
             code: "name_taken".to_owned(),
             message: format!("the workflow name {name:?} is taken by {other}"),
             help: Some("give this workflow another `name`".to_owned()),
@@ -198,9 +210,10 @@ fn refused(origin: EntryOrigin, reason: &str, content: &[u8]) -> Entry {
         file: file.clone(),
         line: 1,
         column: 1,
+        severity: Severity::Error,
         code: "file_refused".to_owned(),
         message: reason.to_owned(),
-        help: None,
+        help: Some("correct the file and push it".to_owned()),
         excerpt: String::new(),
     };
     Entry { name: file, origin, source: Digest::of(content), plan: None, diagnostics: vec![diagnostic] }

@@ -9,10 +9,10 @@ use kickwheel_core::{
     event::PinnedSource,
     state::{StepState, TaskStatus},
 };
-use kickwheel_repos::NoteError;
+use kickwheel_repos::{NoteError, Subject};
 use kickwheel_schemas::{Millis, api::DiagnosticView};
 use kickwheel_store::{
-    Write, fault,
+    EventKey, Write, fault,
     rows::ReportRow,
     write::{Report, ReportDone, ReportRetry},
 };
@@ -128,20 +128,23 @@ async fn deliver(shared: &Arc<Shared>, row: ReportRow) {
 
 async fn tell(shared: &Arc<Shared>, row: &ReportRow) -> Result<(), String> {
     let body: ReportBody = serde_json::from_value(row.body.clone()).map_err(|e| e.to_string())?;
-    let (repo, commit, text) = match body {
+    let (repo, commit, about, text) = match body {
         ReportBody::Run { repo, commit } => {
             let loaded = driver::peek(shared, row.run).await.map_err(|e| e.to_string())?;
             let Some(loaded) = loaded else { return Ok(()) };
-            (repo, commit, describe_run(&loaded))
+            (repo, commit, Subject::Run(row.run.to_string()), describe_run(&loaded))
         }
-        ReportBody::Broken { repo, commit, diagnostics } => (repo, commit, describe_broken(&diagnostics)),
+        ReportBody::Broken { repo, commit, diagnostics } => {
+            // No run came of it: the report is filed under the event that brought the files.
+            let event = EventKey(row.run.0);
+            (repo, commit, Subject::Event(event.to_string()), describe_broken(event, &diagnostics))
+        }
     };
     let Some(bound) = shared.store.repo(DEFAULT_PROJECT, &repo).await.map_err(|e| e.to_string())? else {
         return Ok(());
     };
     let mirror = origins::mirror_of(shared, &bound).await.map_err(|e| e.to_string())?;
-    let key = row.run.to_string();
-    shared.mirrors.add_note(&mirror, &commit, &key, &text).await.map_err(|e: NoteError| e.to_string())
+    shared.mirrors.add_note(&mirror, &commit, about, &text).await.map_err(|e: NoteError| e.to_string())
 }
 
 /// The section of a note that tells how a run ended.
@@ -182,21 +185,95 @@ fn describe_run(loaded: &Loaded) -> String {
 fn describe_step(state: &StepState) -> String {
     match state {
         StepState::Waiting => "not run".to_owned(),
-        StepState::Active { open, tasks } => format!("{open} of {} tasks open", tasks.len()),
-        StepState::Succeeded { tasks } => format!("succeeded ({} tasks)", tasks.len()),
+        StepState::Active { open, tasks } => format!("{open} of {} open", count(tasks.len())),
+        StepState::Succeeded { tasks } => format!("succeeded ({})", count(tasks.len())),
         StepState::Failed { failure: Some(failure), .. } => format!("failed: {}", failure.message),
-        StepState::Failed { failure: None, tasks } => format!("failed ({} tasks)", tasks.len()),
+        StepState::Failed { failure: None, tasks } if state.is_cancelled() => {
+            format!("cancelled ({})", count(tasks.len()))
+        }
+        StepState::Failed { failure: None, tasks } => format!("failed ({})", count(tasks.len())),
         StepState::Skipped { reason } => format!("skipped: {reason}"),
     }
 }
 
-fn describe_broken(diagnostics: &[DiagnosticView]) -> String {
+fn count(tasks: usize) -> String {
+    if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") }
+}
+
+/// The section of a note that tells which files are not run. A warning keeps no file from being run.
+fn describe_broken(event: EventKey, diagnostics: &[DiagnosticView]) -> String {
     let mut out = String::from("these workflow files have mistakes and are not run:\n");
-    for d in diagnostics {
+    for d in diagnostics.iter().filter(|d| d.is_error()) {
         let _ = writeln!(out, "{}:{}:{}: {} [{}]", d.file, d.line, d.column, d.message, d.code);
         if let Some(help) = &d.help {
             let _ = writeln!(out, "  help: {help}");
         }
     }
+    let _ = writeln!(out, "what the push meant for each workflow: kickwheel explain {event}");
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kickwheel_core::{
+        event::{Failure, FailureKind, TaskOutput, TaskSpec, Work},
+        state::TaskState,
+    };
+    use kickwheel_schemas::api::Severity;
+
+    use super::*;
+
+    fn task(status: TaskStatus) -> TaskState {
+        let work = Work::Call {
+            plugin: "best-of".to_owned(),
+            digest: kickwheel_schemas::Digest::of(b"p"),
+            with: BTreeMap::new(),
+            references: Vec::new(),
+        };
+        let spec = TaskSpec { matrix: BTreeMap::new(), work };
+        TaskState { spec, attempt: 1, user_failures: 0, platform_failures: 0, conflicts: 0, started_at: None, status }
+    }
+
+    #[test]
+    fn a_step_is_told_as_what_became_of_its_tasks() {
+        let at = Millis(0);
+        let succeeded = || task(TaskStatus::Succeeded { output: TaskOutput::default(), at });
+        let cancelled = || task(TaskStatus::Cancelled { at });
+        let failure = Failure { kind: FailureKind::Exit, message: "no".to_owned() };
+        let failed = || task(TaskStatus::Failed { failure: failure.clone(), at });
+        let ended = |tasks| StepState::Failed { tasks, failure: None };
+        let check = |state: StepState, expected: &str| assert_eq!(describe_step(&state), expected);
+        check(StepState::Succeeded { tasks: vec![succeeded()] }, "succeeded (1 task)");
+        check(StepState::Succeeded { tasks: vec![succeeded(), succeeded()] }, "succeeded (2 tasks)");
+        check(ended(vec![cancelled()]), "cancelled (1 task)");
+        check(ended(vec![succeeded(), cancelled()]), "cancelled (2 tasks)");
+        check(ended(vec![failed(), cancelled()]), "failed (2 tasks)");
+        check(ended(vec![failed()]), "failed (1 task)");
+        check(StepState::Active { tasks: vec![cancelled()], open: 1 }, "1 of 1 task open");
+    }
+
+    #[test]
+    fn a_broken_file_is_told_with_its_mistakes_and_where_to_ask() {
+        let found = |severity, code: &str| DiagnosticView {
+            file: ".kickwheel/w.yaml".to_owned(),
+            line: 3,
+            column: 1,
+            severity,
+            code: code.to_owned(),
+            message: format!("{code} is found"),
+            help: Some("change it".to_owned()),
+            excerpt: String::new(),
+        };
+        let key = EventKey::new(Millis(1), [7; 10]);
+        let text =
+            describe_broken(key, &[found(Severity::Warning, "unused-input"), found(Severity::Error, "step-kind")]);
+        let expected = format!(
+            "these workflow files have mistakes and are not run:\n\
+             .kickwheel/w.yaml:3:1: step-kind is found [step-kind]\n  help: change it\n\
+             what the push meant for each workflow: kickwheel explain {key}\n"
+        );
+        assert_eq!(text, expected);
+    }
 }

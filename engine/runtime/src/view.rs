@@ -10,7 +10,7 @@ use kickwheel_core::{
 use kickwheel_pool::Observed;
 use kickwheel_schemas::{
     AttemptKey, Millis, TaskKey,
-    api::{AssetVersionView, AssetView, EventView, RunDetail, RunSummary, StepView, TaskView, WorkflowView},
+    api::{AssetVersionView, AssetView, EventView, RunDetail, RunSummary, Severity, StepView, TaskView, WorkflowView},
 };
 use kickwheel_store::{
     ReadError,
@@ -86,6 +86,7 @@ async fn step_view(shared: &Arc<Shared>, loaded: &Loaded, step: &Step, state: &S
         StepState::Waiting => ("waiting", None),
         StepState::Active { .. } => ("running", None),
         StepState::Succeeded { .. } => ("succeeded", None),
+        StepState::Failed { .. } if state.is_cancelled() => ("cancelled", None),
         StepState::Failed { failure, .. } => ("failed", failure.as_ref().map(|f| f.message.clone())),
         StepState::Skipped { reason } => ("skipped", Some(reason.clone())),
     };
@@ -194,6 +195,13 @@ pub fn workflow(entry: &Entry, project: &str, paused: bool, inputs: BTreeMap<Str
         EntryOrigin::Applied { file } => (format!("applied {file}"), None),
         EntryOrigin::Repo { repo, path, commit, tree: _ } => (format!("{repo}:{path}"), Some(commit.clone())),
     };
+    let mut diagnostics = entry.diagnostics.clone();
+    if entry.plan.is_some() {
+        // Revisions of before there were severities hold none; what did not keep a file from compiling is a warning.
+        for found in &mut diagnostics {
+            found.severity = Severity::Warning;
+        }
+    }
     WorkflowView {
         id: entry.name.clone(),
         state: state.to_owned(),
@@ -201,7 +209,7 @@ pub fn workflow(entry: &Entry, project: &str, paused: bool, inputs: BTreeMap<Str
         version: entry.source.to_string(),
         origin,
         commit,
-        diagnostics: entry.diagnostics.clone(),
+        diagnostics,
         inputs,
     }
 }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use kickwheel_runtime::{AdhocError, ApiError};
-use kickwheel_schemas::api::Problem;
+use kickwheel_schemas::api::{DiagnosticView, Problem};
 use kickwheel_triggers::http::Refusal as Meaning;
 
 /// What `Retry-After` says when the engine is paused, in seconds. A full or locked database rarely clears sooner.
@@ -58,7 +58,7 @@ impl From<AdhocError> for Refusal {
                 let mut refusal = Self::new(
                     StatusCode::UNPROCESSABLE_ENTITY,
                     "workflow_has_mistakes",
-                    format!("the workflow has {}; nothing was changed", mistakes(diagnostics.len())),
+                    format!("the workflow has {}; nothing was changed", mistakes(&diagnostics)),
                 );
                 refusal.0.diagnostics = diagnostics;
                 refusal
@@ -68,7 +68,8 @@ impl From<AdhocError> for Refusal {
     }
 }
 
-fn mistakes(count: usize) -> String {
+fn mistakes(found: &[DiagnosticView]) -> String {
+    let count = found.iter().filter(|diagnostic| diagnostic.is_error()).count();
     if count == 1 { "1 mistake".to_owned() } else { format!("{count} mistakes") }
 }
 

@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use kickwheel_schemas::api::DiagnosticView;
+use kickwheel_schemas::api::{self, DiagnosticView};
 
 /// Most diagnostics that one file yields. What lies beyond is noise to a reader and a lever for a hostile file.
 pub(crate) const MAX_DIAGNOSTICS: usize = 100;
@@ -64,6 +64,10 @@ impl Diagnostic {
             file: file.to_owned(),
             line: self.line,
             column: self.column,
+            severity: match self.severity {
+                Severity::Error => api::Severity::Error,
+                Severity::Warning => api::Severity::Warning,
+            },
             code: self.code.to_owned(),
             message: self.message.clone(),
             help: self.help.clone(),

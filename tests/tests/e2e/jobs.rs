@@ -189,7 +189,11 @@ steps:
         engine.wait_for("cancelled");
         assert!(engine.folder().join("trapped").exists(), "the job was not asked before it was killed");
         assert_eq!(engine.ledger_lines().len(), 1, "nothing started after the cancel");
-        assert!(engine.run()["cancel"].as_str().is_some_and(|c| c.contains("enough")));
+        let ended = engine.run();
+        assert!(ended["cancel"].as_str().is_some_and(|c| c.contains("enough")));
+        let states: Vec<_> = ended["steps"].as_array().into_iter().flatten().map(|s| s["state"].clone()).collect();
+        assert_eq!(states, [json!("cancelled"), json!("skipped")], "nothing of it failed: {ended:#}");
+        assert_eq!(engine.cli_json(&["runs", "get", &run])["steps"][0]["state"], "cancelled");
         let datasets = engine.api().get("datasets");
         assert_eq!(datasets["items"], json!([]), "nothing is published after a cancel");
         // Cancelling once more changes nothing.

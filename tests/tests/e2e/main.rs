@@ -3,6 +3,7 @@
 //! What goes wrong on purpose (kills, full disks, locked databases) is in `faults`.
 
 mod abroad;
+mod answers;
 mod bus;
 mod chains;
 mod cron;

@@ -8,7 +8,9 @@ use kickwheel_tests::{
 use serde_json::Value;
 
 const GOOD: &str = "version: 1\nname: good\non: {git.push: {repo: wheel}}\nsteps: {turn: {run: 'true'}}\n";
-const BROKEN: &str = "version: 1\nname: broken\non: {git.push: {repo: wheel}}\nsteps: {turn: {rum: 'true'}}\n";
+/// With a warning, too: nothing reads its input.
+const BROKEN: &str = "version: 1\nname: broken\non: {git.push: {repo: wheel}}\nsteps: {turn: {rum: 'true'}}\n\
+    inputs: {depth: {type: integer, default: 1}}\n";
 
 fn workflow(page: &Value, named: impl Fn(&str) -> bool) -> Option<Value> {
     page["items"].as_array()?.iter().find(|w| w["id"].as_str().is_some_and(&named)).cloned()
@@ -31,13 +33,20 @@ fn a_broken_workflow_file_disables_only_itself_and_is_reported_everywhere() {
             assert_eq!(broken["state"], "broken", "{broken:#}");
             let diagnostic = &broken["diagnostics"][0];
             assert_eq!(diagnostic["line"], 4, "{broken:#}");
+            let severities: Vec<_> =
+                broken["diagnostics"].as_array().into_iter().flatten().map(|d| d["severity"].clone()).collect();
+            assert_eq!(severities, ["error", "warning"], "{broken:#}");
             assert!(diagnostic["help"].as_str().is_some_and(|h| h.contains("run")), "{broken:#}");
             assert_eq!(workflow(&page, |id| id == "good").expect("it is listed")["state"], "active");
         }
         let shown = String::from_utf8_lossy(&engine.cli(&["workflows", "ls"]).stdout).into_owned();
         assert!(shown.contains("broken"), "{shown}");
         let note = until("the note tells of the mistake", || repo.note(&commit).filter(|n| n.contains("broken.yaml")));
-        assert!(note.contains(":4:"), "{note}");
+        assert!(note.contains(":4:") && !note.contains("depth"), "a warning is no mistake: {note}");
+        let event = note.lines().find_map(|line| line.strip_prefix("event: ")).expect("the section names the event");
+        assert!(note.contains(&format!("kickwheel explain {event}")), "{note}");
+        let explained = engine.cli(&["explain", event]);
+        assert!(explained.status.success(), "{}", String::from_utf8_lossy(&explained.stderr));
         until("and of the run", || repo.note(&commit).filter(|n| n.contains("succeeded")));
 
         // Mended, it is as good as any other.

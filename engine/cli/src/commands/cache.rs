@@ -5,7 +5,7 @@ use kickwheel_schemas::api::CacheWhy;
 use super::Session;
 use crate::{
     args::Cache,
-    exit::{Exit, Outcome},
+    exit::{Exit, Failure, Outcome},
     output::{Look, Paint, say, table},
 };
 
@@ -13,7 +13,12 @@ use crate::{
 pub async fn cache(session: &Session, cache: Cache) -> Outcome {
     match cache {
         Cache::Why { task } => {
-            let why = session.client()?.get::<CacheWhy>(&["cache", "why"], &[("task", task)]).await?;
+            let asked = session.client()?.get::<CacheWhy>(&["cache", "why"], &[("task", task)]).await;
+            // The server knows what names a task; that this one does not is a fault of the command line.
+            let why = asked.map_err(|failure| match failure.code.as_str() {
+                "bad_task" => Failure { exit: Exit::Usage, ..failure },
+                _ => failure,
+            })?;
             say(if session.look.json { why.raw } else { render(session.look, &why.value) })?;
             Ok(Exit::Ok)
         }

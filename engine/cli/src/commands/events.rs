@@ -92,6 +92,33 @@ async fn send(session: &Session, client: &Client, file: &Path) -> Outcome {
             .help("write one JSON object with specversion, id, source, type and data")
     })?;
     let accepted = client.post::<Accepted>(&["events"], &event).await?;
-    say(if session.look.json { accepted.raw } else { format!("event {} is recorded", accepted.value.id) })?;
+    say(if session.look.json { accepted.raw } else { told(&accepted.value, &event) })?;
     Ok(Exit::Ok)
+}
+
+fn told(accepted: &Accepted, event: &CloudEvent) -> String {
+    let id = &accepted.id;
+    if accepted.duplicate {
+        let CloudEvent { id: own, source, .. } = event;
+        return format!(
+            "nothing new: event {own} of {source} was seen before, as event {id}; kickwheel explain {id} says what it meant"
+        );
+    }
+    format!("event {id} is recorded")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_that_was_sent_before_is_not_told_as_new() {
+        let event = CloudEvent::new("/shop", "order-1", "com.example.order", serde_json::Value::Null);
+        let answer = |duplicate| Accepted { id: "0190".to_owned(), duplicate };
+        assert_eq!(told(&answer(false), &event), "event 0190 is recorded");
+        assert_eq!(
+            told(&answer(true), &event),
+            "nothing new: event order-1 of /shop was seen before, as event 0190; kickwheel explain 0190 says what it meant"
+        );
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 use kickwheel_core::plan::Workflow;
 use kickwheel_runtime::{AdhocError, Config, EgressSettings, Engine, POLL_GRACE, StartError, bus::BusConfig};
 use kickwheel_schemas::api::{RunDetail, RunPhase, StartRun};
+use kickwheel_spec::Severity;
 
 use super::{Session, serve::not_started, validate};
 use crate::{
@@ -44,7 +45,7 @@ pub async fn run(session: &Session, args: Run) -> Outcome {
         if !session.look.json {
             say(validate::render(session.look, &args.file, &yaml, &compiled.diagnostics))?;
         }
-        let count = compiled.diagnostics.len();
+        let count = compiled.diagnostics.iter().filter(|d| d.severity == Severity::Error).count();
         return Err(Failure::new(
             Exit::Failed,
             "workflow_has_mistakes",

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kickwheel_schemas::api::{ApplyWorkflow, Page, RunSummary, StartRun, WorkflowView};
+use kickwheel_schemas::api::{ApplyWorkflow, DiagnosticView, Page, RunSummary, StartRun, WorkflowView};
 use serde_json::Value;
 
 use super::{Session, runs, validate};
@@ -50,8 +50,8 @@ async fn ls(session: &Session, client: &Client) -> Outcome {
         "no workflows; `kickwheel repos add` or `workflows apply` brings some",
     )?;
     if !session.look.json {
-        for broken in page.value.items.iter().filter(|w| !w.diagnostics.is_empty()) {
-            say(format!("\n{}", mistakes(session.look, broken)))?;
+        for view in page.value.items.iter().filter(|w| !w.diagnostics.is_empty()) {
+            say(format!("\n{}", diagnostics(session.look, view)))?;
         }
     }
     Ok(exit)
@@ -62,10 +62,13 @@ fn row(view: &WorkflowView) -> Vec<String> {
     vec![view.id.clone(), view.state.clone(), view.origin.clone(), commit, short(&view.version)]
 }
 
-fn mistakes(look: Look, view: &WorkflowView) -> String {
-    let mut lines = vec![format!("{} {}", look.paint(Paint::Bad, "✗"), view.id)];
+/// Its mistakes and warnings. The sign before its name is that of the worst: a workflow with warnings runs.
+fn diagnostics(look: Look, view: &WorkflowView) -> String {
+    let sign = |is_error: bool| if is_error { look.paint(Paint::Bad, "✗") } else { look.paint(Paint::Careful, "!") };
+    let mut lines = vec![format!("{} {}", sign(view.diagnostics.iter().any(DiagnosticView::is_error)), view.id)];
     for d in &view.diagnostics {
-        lines.push(format!("  {}:{}:{}: {} [{}]", d.file, d.line, d.column, d.message, d.code));
+        let word = if d.is_error() { "" } else { "warning: " };
+        lines.push(format!("  {}:{}:{}: {word}{} [{}]", d.file, d.line, d.column, d.message, d.code));
         lines.push(format!("    {} {}", look.paint(Paint::Quiet, "│"), d.excerpt));
         lines.extend(d.help.iter().map(|help| format!("    {help}")));
     }
@@ -82,7 +85,7 @@ fn render(look: Look, view: &WorkflowView) -> String {
     lines.extend(view.commit.iter().map(|c| format!("commit    {c}")));
     lines.extend(view.inputs.iter().map(|(name, about)| format!("input     {name}: {about}")));
     if !view.diagnostics.is_empty() {
-        lines.push(mistakes(look, view));
+        lines.push(diagnostics(look, view));
     }
     lines.join("\n")
 }
@@ -146,4 +149,48 @@ async fn start(session: &Session, client: Client, name: &str, given: &[String], 
 
 fn declared_type(about: &Value) -> Option<String> {
     about.get("type")?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use kickwheel_schemas::api::Severity;
+
+    use super::*;
+
+    fn view(state: &str, severities: &[Severity]) -> WorkflowView {
+        let found = |severity: &Severity| DiagnosticView {
+            file: "w.yaml".to_owned(),
+            line: 3,
+            column: 10,
+            severity: *severity,
+            code: "a-code".to_owned(),
+            message: "nothing reads it".to_owned(),
+            help: Some("remove it".to_owned()),
+            excerpt: "inputs: {x: 1}".to_owned(),
+        };
+        WorkflowView {
+            id: "w".to_owned(),
+            state: state.to_owned(),
+            project: "default".to_owned(),
+            version: "blake3:00".to_owned(),
+            origin: "applied w.yaml".to_owned(),
+            commit: None,
+            diagnostics: severities.iter().map(found).collect(),
+            inputs: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_warning_of_an_active_workflow_does_not_look_like_a_mistake() {
+        let warned = diagnostics(Look::PLAIN, &view("active", &[Severity::Warning]));
+        assert_eq!(
+            warned,
+            "! w\n  w.yaml:3:10: warning: nothing reads it [a-code]\n    │ inputs: {x: 1}\n    remove it"
+        );
+        let broken = diagnostics(Look::PLAIN, &view("broken", &[Severity::Warning, Severity::Error]));
+        assert!(broken.starts_with("✗ w\n  w.yaml:3:10: warning: nothing"), "{broken}");
+        assert!(broken.contains("\n  w.yaml:3:10: nothing reads it [a-code]"), "{broken}");
+    }
 }

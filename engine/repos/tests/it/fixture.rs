@@ -9,7 +9,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use kickwheel_repos::{ChangedPaths, MirrorId, Mirrors, PushRange};
+use kickwheel_repos::{ChangedPaths, MirrorId, Mirrors, PushRange, Subject};
 use tempfile::TempDir;
 
 /// A bare origin, a working clone that pushes to it, and mirrors.
@@ -163,4 +163,9 @@ pub fn listing(dir: &Path) -> Vec<String> {
     visit(dir, &OsString::new(), &mut found);
     found.sort();
     found
+}
+
+/// What a note's section is about.
+pub fn run(id: &str) -> Subject {
+    Subject::Run(id.to_owned())
 }

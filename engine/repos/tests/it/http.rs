@@ -8,7 +8,7 @@ use kickwheel_repos::{
 };
 
 use crate::{
-    fixture::Fixture,
+    fixture::{Fixture, run},
     http_server::{Authority, Server, Setup, status},
 };
 
@@ -346,17 +346,17 @@ async fn notes_are_pushed() {
     let server = remote.serve(Setup::default().tls(&remote.authority).authorization(BASIC));
     let id = remote.mirror(&server.url(HERE, "origin.git")).await.with_credentials(Some(basic("secret")));
     assert_eq!(remote.mirrors.read_note(&id, &commit).await.expect("reachable"), None);
-    remote.mirrors.add_note(&id, &commit, "r1", "running").await.expect("let in");
-    remote.mirrors.add_note(&id, &commit, "r2", "succeeded").await.expect("let in");
-    remote.mirrors.add_note(&id, &commit, "r1", "failed").await.expect("let in");
+    remote.mirrors.add_note(&id, &commit, run("r1"), "running").await.expect("let in");
+    remote.mirrors.add_note(&id, &commit, run("r2"), "succeeded").await.expect("let in");
+    remote.mirrors.add_note(&id, &commit, run("r1"), "failed").await.expect("let in");
     let expected = "run: r1\nfailed\n\nrun: r2\nsucceeded";
     assert_eq!(shown(&remote, &commit), expected);
     assert_eq!(remote.mirrors.read_note(&id, &commit).await.expect("reachable"), Some(format!("{expected}\n")));
     let pushes = || server.asked().iter().filter(|(what, _)| what.ends_with("git-receive-pack")).count();
     let before = pushes();
-    remote.mirrors.add_note(&id, &commit, "r1", "failed").await.expect("nothing to do");
+    remote.mirrors.add_note(&id, &commit, run("r1"), "failed").await.expect("nothing to do");
     assert_eq!(pushes(), before, "the same text again pushes nothing");
-    let error = remote.mirrors.add_note(&id, &"11".repeat(20), "r", "x").await.expect_err("nobody has it");
+    let error = remote.mirrors.add_note(&id, &"11".repeat(20), run("r"), "x").await.expect_err("nobody has it");
     assert!(matches!(error, NoteError::NoCommit { .. }), "{error}");
     remote.fixture.run(&["fsck", "--full", "--strict"], &remote.fixture.origin());
     remote.fixture.run(&["fsck", "--full", "--strict"], id.path());
@@ -375,7 +375,7 @@ async fn writers_of_notes_at_the_same_time_lose_nothing() {
             // A mirror for each, so that no lock of ours keeps them apart.
             let id = mirrors.mirror("ml", &format!("m{writer}"), &url).await.expect("a URL");
             for round in 0..3 {
-                mirrors.add_note(&id, &commit, &format!("w{writer}r{round}"), "x").await.expect("at last");
+                mirrors.add_note(&id, &commit, run(&format!("w{writer}r{round}")), "x").await.expect("at last");
             }
         });
     }
@@ -396,7 +396,7 @@ async fn a_server_that_wants_no_notes_says_so() {
     fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
     let server = remote.serve(Setup::default());
     let id = remote.mirror(&server.url(HERE, "origin.git")).await;
-    let error = remote.mirrors.add_note(&id, &commit, "r", "x").await.expect_err("declined");
+    let error = remote.mirrors.add_note(&id, &commit, run("r"), "x").await.expect_err("declined");
     assert!(error.to_string().contains("pre-receive hook declined"), "{error}");
     assert!(!remote.fixture.origin().join("refs/notes/kickwheel").exists());
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use kickwheel_repos::NoteError;
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, run};
 
 fn shown(fixture: &Fixture, commit: &str) -> String {
     fixture.run(&["notes", "--ref=kickwheel", "show", commit], &fixture.origin())
@@ -16,15 +16,15 @@ async fn git_shows_what_was_written() {
     let commit = fixture.push_file("a", "1");
     let id = fixture.mirror().await;
     assert_eq!(fixture.mirrors.read_note(&id, &commit).await.expect("reachable"), None);
-    fixture.mirrors.add_note(&id, &commit, "r1", "running").await.expect("reachable");
-    fixture.mirrors.add_note(&id, &commit, "r2", "succeeded\nauc 0.91").await.expect("reachable");
-    fixture.mirrors.add_note(&id, &commit, "r1", "failed").await.expect("reachable");
+    fixture.mirrors.add_note(&id, &commit, run("r1"), "running").await.expect("reachable");
+    fixture.mirrors.add_note(&id, &commit, run("r2"), "succeeded\nauc 0.91").await.expect("reachable");
+    fixture.mirrors.add_note(&id, &commit, run("r1"), "failed").await.expect("reachable");
     let expected = "run: r1\nfailed\n\nrun: r2\nsucceeded\nauc 0.91";
     assert_eq!(shown(&fixture, &commit), expected);
     assert_eq!(fixture.mirrors.read_note(&id, &commit).await.expect("reachable"), Some(format!("{expected}\n")));
     let count = || fixture.run(&["rev-list", "--count", "refs/notes/kickwheel"], &fixture.origin());
     assert_eq!(count(), "3");
-    fixture.mirrors.add_note(&id, &commit, "r1", "failed").await.expect("reachable");
+    fixture.mirrors.add_note(&id, &commit, run("r1"), "failed").await.expect("reachable");
     assert_eq!(count(), "3", "the same text again writes nothing");
     fixture.run(&["fsck", "--full", "--strict"], &fixture.origin());
 }
@@ -41,7 +41,7 @@ async fn a_note_written_by_git_is_kept_and_fanned_out_trees_are_read() {
     let notes = fixture.plumbing(&["commit-tree", &outer, "-m", "fanned out"], b"");
     fixture.plumbing(&["update-ref", "refs/notes/kickwheel", &notes], b"");
     let id = fixture.mirror().await;
-    fixture.mirrors.add_note(&id, &commit, "r1", "ok").await.expect("reachable");
+    fixture.mirrors.add_note(&id, &commit, run("r1"), "ok").await.expect("reachable");
     assert_eq!(shown(&fixture, &commit), "by a person\n\nrun: r1\nok");
 }
 
@@ -59,7 +59,7 @@ async fn many_notes_fan_out_and_git_still_finds_each() {
     assert_eq!(commits.len(), NOTES);
     let id = fixture.mirror().await;
     for commit in &commits {
-        fixture.mirrors.add_note(&id, commit, "r", commit).await.expect("reachable");
+        fixture.mirrors.add_note(&id, commit, run("r"), commit).await.expect("reachable");
     }
     let listed = fixture.run(&["notes", "--ref=kickwheel", "list"], &fixture.origin());
     assert_eq!(listed.lines().count(), commits.len());
@@ -86,7 +86,7 @@ async fn writers_at_the_same_time_lose_nothing() {
                 for round in 0..5 {
                     for commit in &commits {
                         let text = format!("round {round}");
-                        mirrors.add_note(&id, commit, &format!("w{writer}"), &text).await.expect("reachable");
+                        mirrors.add_note(&id, commit, run(&format!("w{writer}")), &text).await.expect("reachable");
                     }
                 }
             })
@@ -116,7 +116,7 @@ async fn a_lock_that_a_crash_left_is_broken_once_it_is_old() {
     let old = std::time::SystemTime::now() - std::time::Duration::from_mins(2);
     file.set_modified(old).expect("our own file");
     let id = fixture.mirror().await;
-    fixture.mirrors.add_note(&id, &commit, "r1", "ok").await.expect("the lock is old");
+    fixture.mirrors.add_note(&id, &commit, run("r1"), "ok").await.expect("the lock is old");
     assert_eq!(shown(&fixture, &commit), "run: r1\nok");
 }
 
@@ -126,7 +126,7 @@ async fn what_cannot_be_written_is_refused() {
     let commit = fixture.push_file("a", "1");
     let id = fixture.mirror().await;
     let write = async |commit: &str, key: &str, text: &str| {
-        fixture.mirrors.add_note(&id, commit, key, text).await.expect_err("refused")
+        fixture.mirrors.add_note(&id, commit, run(key), text).await.expect_err("refused")
     };
     assert!(matches!(write(&"11".repeat(20), "r", "x").await, NoteError::NoCommit { .. }));
     assert!(matches!(write(&commit, "a\nb", "x").await, NoteError::BadKey(_)));

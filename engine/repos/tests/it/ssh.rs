@@ -6,7 +6,7 @@ use kickwheel_egress::{Denied, Egress, Settings};
 use kickwheel_repos::{ChangedPaths, Credentials, FetchError, KnownHosts, MirrorId, Mirrors, PushRange};
 
 use crate::{
-    fixture::{Fixture, listing},
+    fixture::{Fixture, listing, run},
     ssh_server::{SshServer, make_key},
 };
 
@@ -71,8 +71,8 @@ async fn a_mirror_follows_pushes_and_notes_are_pushed() {
     let heads = remote.mirrors.ls_remote(&id).await.expect("let in");
     assert_eq!(heads.default_branch.as_deref(), Some("main"));
     assert_eq!(heads.refs.iter().map(|r| r.target.as_str()).collect::<Vec<_>>(), [second.as_str()]);
-    remote.mirrors.add_note(&id, &second, "r1", "ok").await.expect("let in");
-    remote.mirrors.add_note(&id, &second, "r2", "ok").await.expect("let in");
+    remote.mirrors.add_note(&id, &second, run("r1"), "ok").await.expect("let in");
+    remote.mirrors.add_note(&id, &second, run("r2"), "ok").await.expect("let in");
     let shown = remote.fixture.run(&["notes", "--ref=kickwheel", "show", &second], &remote.fixture.origin());
     assert_eq!(shown, "run: r1\nok\n\nrun: r2\nok");
     remote.fixture.git(&["reset", "-q", "--hard", "HEAD~1"]);

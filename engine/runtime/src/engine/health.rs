@@ -132,7 +132,7 @@ impl Engine {
         let broken = registry.entries.iter().filter(|e| e.plan.is_none());
         broken
             .map(|e| {
-                let first = e.diagnostics.first().map_or_else(String::new, |d| format!(":{}: {}", d.line, d.message));
+                let first = e.first_mistake().map_or_else(String::new, |d| format!(":{}: {}", d.line, d.message));
                 check(
                     &format!("workflow {}", e.name),
                     "warning",

@@ -8,6 +8,7 @@ use kickwheel_core::{
     event::{PinnedSource, RunRef, Work},
     filter::{FilterKind, inputs_for},
     plan::Workflow,
+    state::{StepState, TaskState},
 };
 use kickwheel_schemas::{
     AttemptKey, CloudEvent, Millis, RunId, TaskKey,
@@ -377,31 +378,8 @@ impl Engine {
     /// A task's log.
     pub async fn logs(&self, query: LogQuery) -> Result<BoxStream<'static, Result<Bytes, std::io::Error>>, ApiError> {
         let loaded = self.loaded(&query.run).await?;
-        let plan = &loaded.workflow.plan;
-        let Some((step, declared)) = plan.step(&query.step) else {
-            let names: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
-            return Err(ApiError::NotFound {
-                code: "step_not_found",
-                detail: format!(
-                    "run {} has no step {:?}; its steps are {}",
-                    loaded.row.run,
-                    query.step,
-                    names.join(", ")
-                ),
-            });
-        };
-        let Some(task) = loaded.state.steps[step].tasks().get(query.index as usize) else {
-            return Err(ApiError::NotFound {
-                code: "task_not_found",
-                detail: format!(
-                    "step {} has no task {} (yet); it has {}",
-                    query.step,
-                    query.index,
-                    loaded.state.steps[step].tasks().len()
-                ),
-            });
-        };
-        let task_key = TaskKey { run: loaded.row.run, step: declared.name.clone(), index: query.index };
+        let (step, task) = task_of(&loaded, &query.step, query.index)?;
+        let task_key = TaskKey { run: loaded.row.run, step: query.step, index: query.index };
         let key = AttemptKey { task: task_key, attempt: query.attempt.unwrap_or(task.attempt) };
         match task.spec.work {
             Work::Job { .. } => {
@@ -459,10 +437,12 @@ impl Engine {
         };
         let row = self.run_row(run).await?;
         let key = TaskKey { run: row.run, step: step.to_owned(), index };
-        explain::cache(&self.shared, &key).await.map_err(read_failed)?.ok_or_else(|| ApiError::NotFound {
-            code: "no_cache_record",
-            detail: format!("nothing is known about the cache for {key}: it has not ended, it is a plugin call, or there is no such task"),
-        })
+        if let Some(why) = explain::cache(&self.shared, &key).await.map_err(read_failed)? {
+            return Ok(why);
+        }
+        let loaded = self.load_run(row.run).await?;
+        let (_, task) = task_of(&loaded, step, index)?;
+        Err(ApiError::NotFound { code: "no_cache_record", detail: format!("{key} {}", why_no_record(task)) })
     }
 
     pub(super) async fn run_row(&self, text: &str) -> Result<RunRow, ApiError> {
@@ -500,13 +480,48 @@ impl Engine {
 
     async fn compiled(&self, entry: &Entry) -> Result<Arc<Workflow>, ApiError> {
         let Some(plan) = &entry.plan else {
-            let first = entry.diagnostics.first().map(|d| format!("{}:{}:{}: {}", d.file, d.line, d.column, d.message));
+            let first = entry.first_mistake().map(|d| format!("{}:{}:{}: {}", d.file, d.line, d.column, d.message));
             return Err(ApiError::Conflict {
                 code: "workflow_broken",
                 detail: format!("workflow {:?} has mistakes: {}", entry.name, first.unwrap_or_default()),
             });
         };
         self.shared.workflow(plan).await.map_err(read_failed)
+    }
+}
+
+/// A task by its step's name and its index, with the step's place.
+fn task_of<'l>(loaded: &'l Loaded, step: &str, index: u32) -> Result<(usize, &'l TaskState), ApiError> {
+    let plan = &loaded.workflow.plan;
+    let Some((place, _)) = plan.step(step) else {
+        let names: Vec<&str> = plan.steps.iter().map(|s| s.name.as_str()).collect();
+        return Err(ApiError::NotFound {
+            code: "step_not_found",
+            detail: format!("run {} has no step {step:?}; its steps are {}", loaded.row.run, names.join(", ")),
+        });
+    };
+    let tasks = loaded.state.steps[place].tasks();
+    let task = tasks.get(index as usize).ok_or_else(|| ApiError::NotFound {
+        code: "task_not_found",
+        detail: match (&loaded.state.steps[place], tasks.len()) {
+            (StepState::Waiting, _) if !loaded.state.is_finished() => {
+                format!("step {step} has not begun, so it has no tasks yet; wait for the steps that it needs")
+            }
+            (StepState::Skipped { reason }, _) => format!("step {step} has no tasks: it was skipped, because {reason}"),
+            (_, 0) => format!("step {step} came to have no tasks"),
+            (_, 1) => format!("step {step} has no task {index}; it has one, which is 0"),
+            (_, many) => format!("step {step} has no task {index}; it has {many}, from 0 to {}", many - 1),
+        },
+    })?;
+    Ok((place, task))
+}
+
+/// Why nothing is known about the cache for a task that there is.
+fn why_no_record(task: &TaskState) -> &'static str {
+    match (&task.spec.work, task.status.is_terminal()) {
+        (Work::Call { .. }, _) => "is a plugin call, and those are never cached: they are made anew each time",
+        (Work::Job { .. }, false) => "has not ended, and only its end tells what the cache gave; ask again then",
+        (Work::Job { .. }, true) => "ended without a word about the cache: it was lost, or stopped before it began",
     }
 }
 

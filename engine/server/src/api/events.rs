@@ -39,12 +39,12 @@ pub async fn accept(State(door): State<Door>, Body(event): Body<CloudEvent>) -> 
     event.check().map_err(|e| Refusal::invalid("event_invalid", format!("cannot {e}")))?;
     let engine = door.engine();
     let own_id = event.id.clone();
-    let id = match engine.accept_foreign(CHANNEL, event).await? {
-        Receipt::Stored { key, duplicate: _ } => key.to_string(),
+    let (id, duplicate) = match engine.accept_foreign(CHANNEL, event).await? {
+        Receipt::Stored { key, duplicate } => (key.to_string(), duplicate),
         // It gets its key when it is read from the bus; until then its own id is what names it.
-        Receipt::OnBus | Receipt::Spooled => own_id,
+        Receipt::OnBus | Receipt::Spooled => (own_id, false),
     };
-    Ok((StatusCode::ACCEPTED, Json(Accepted { id })))
+    Ok((StatusCode::ACCEPTED, Json(Accepted { id, duplicate })))
 }
 
 /// `POST hooks/git`: a hook has written to the spool. The spool is the record and is also read without this; the nudge
