@@ -415,7 +415,8 @@ pub struct Explanation {
 pub struct AssetView {
     /// Its name.
     pub id: String,
-    /// `active`; for a dataset that is watched, `watched`.
+    /// `active`; for a dataset that is watched, `watched`, or `unreadable` while it cannot be looked at and so gets no new
+    /// versions.
     pub state: String,
     /// The project.
     pub project: String,
@@ -425,6 +426,9 @@ pub struct AssetView {
     pub stages: BTreeMap<String, u64>,
     /// The watched folder or file; datasets only.
     pub path: Option<String>,
+    /// Why it cannot be looked at, or what in it is left out; datasets only.
+    #[serde(default)]
+    pub reason: Option<String>,
 }
 
 /// One version of a model or dataset.

@@ -76,7 +76,7 @@ impl Paint {
     pub fn of(state: &str) -> Option<Self> {
         match state {
             "succeeded" | "ok" | "active" | "decided" | "started" | "hit" | "watched" => Some(Self::Good),
-            "failed" | "broken" | "quarantined" | "unreachable" => Some(Self::Bad),
+            "failed" | "broken" | "quarantined" | "unreachable" | "unreadable" => Some(Self::Bad),
             "running" => Some(Self::Busy),
             "waiting" | "queued" | "backoff" | "paused" | "warning" | "undecided" | "draining" | "ready" | "miss" => {
                 Some(Self::Careful)

@@ -45,3 +45,4 @@ pub use error::{ApiError, StartError};
 pub use kickwheel_egress::Settings as EgressSettings;
 pub use kickwheel_pool::OtherUser;
 pub use kickwheel_store::rows::WatchRow;
+pub use shared::WatchTrouble;

@@ -69,6 +69,8 @@ pub struct Shared {
     pub cells: Mutex<HashMap<RunId, Arc<Cell>>>,
     /// Runs that cannot be understood or written, and why; `doctor` shows them.
     pub set_aside: Mutex<BTreeMap<RunId, String>>,
+    /// What the watcher of datasets met last, by their names; nothing for those that are well.
+    pub watch_troubles: Mutex<BTreeMap<String, WatchTrouble>>,
     /// Compiled workflows by digest.
     pub workflows: Mutex<HashMap<Digest, Arc<Workflow>>>,
     /// Source trees that are in the artifact store already.
@@ -95,6 +97,24 @@ pub struct Shared {
     pub tasks: TaskTracker,
     /// Counters for `/metrics`.
     pub counters: Counters,
+}
+
+/// Why a watched dataset is not wholly what its folder holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WatchTrouble {
+    /// It cannot be looked at, so there are no new versions.
+    Stopped(String),
+    /// Versions are made, but something in it is left out.
+    Partial(String),
+}
+
+impl WatchTrouble {
+    /// In words.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Stopped(reason) | Self::Partial(reason) => reason,
+        }
+    }
 }
 
 /// Monotonic counters since the start.

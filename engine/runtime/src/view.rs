@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use crate::{
     driver::{Loaded, progress},
     registry::{Entry, EntryOrigin},
-    shared::Shared,
+    shared::{Shared, WatchTrouble},
 };
 
 /// A run in a list.
@@ -220,8 +220,8 @@ pub fn inputs(workflow: &kickwheel_core::plan::Workflow) -> BTreeMap<String, Val
     workflow.plan.inputs.iter().map(|(name, d)| (name.clone(), describe(d))).collect()
 }
 
-/// A model or dataset.
-pub fn asset(row: &AssetRow, watch: Option<&WatchRow>) -> AssetView {
+/// A model or dataset; of a watched one, how its latest look went.
+pub fn asset(row: &AssetRow, watch: Option<(&WatchRow, Option<WatchTrouble>)>) -> AssetView {
     let versions = row
         .versions
         .iter()
@@ -235,14 +235,16 @@ pub fn asset(row: &AssetRow, watch: Option<&WatchRow>) -> AssetView {
         .collect();
     AssetView {
         id: row.name.clone(),
-        state: match (row.kind, watch) {
-            (AssetKind::Dataset, Some(_)) => "watched",
+        state: match (row.kind, &watch) {
+            (AssetKind::Dataset, Some((_, Some(WatchTrouble::Stopped(_))))) => "unreadable",
+            (AssetKind::Dataset, Some((_, Some(WatchTrouble::Partial(_)) | None))) => "watched",
             (AssetKind::Dataset | AssetKind::Model, _) => "active",
         }
         .to_owned(),
         project: row.project.clone(),
         versions,
         stages: row.stages.clone(),
-        path: watch.map(|w| w.path.clone()),
+        path: watch.as_ref().map(|(row, _)| row.path.clone()),
+        reason: watch.and_then(|(_, trouble)| trouble).map(|trouble| trouble.reason().to_owned()),
     }
 }

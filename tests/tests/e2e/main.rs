@@ -7,6 +7,7 @@ mod answers;
 mod bus;
 mod chains;
 mod cron;
+mod datasets;
 mod door;
 mod elsewhere;
 // Git's own HTTP server with TLS and credentials, as the tests of the mirrors use it.

@@ -67,9 +67,11 @@ async fn ls(session: &Session, kind: &str, none: &str) -> Outcome {
             stages(asset),
             newest.map(|v| times::ago(&v.created_at, now)).unwrap_or_default(),
             asset.path.clone().unwrap_or_default(),
+            asset.reason.clone().unwrap_or_default(),
         ]
     });
-    listing(session.look, &page.raw, &["NAME", "STATE", "VERSION", "STAGES", "CREATED", "PATH"], rows.collect(), none)
+    let headings = ["NAME", "STATE", "VERSION", "STAGES", "CREATED", "PATH", "REASON"];
+    listing(session.look, &page.raw, &headings, rows.collect(), none)
 }
 
 fn stages(asset: &AssetView) -> String {
@@ -85,6 +87,7 @@ async fn get(session: &Session, kind: &str, name: &str) -> Outcome {
 fn render(look: Look, asset: &AssetView) -> String {
     let mut lines = vec![format!("{}  {}", look.paint(Paint::Strong, &asset.id), look.state(&asset.state))];
     lines.extend(asset.path.iter().map(|p| format!("  path    {p}")));
+    lines.extend(asset.reason.iter().map(|r| format!("  reason  {r}")));
     if !asset.stages.is_empty() {
         lines.push(format!("  stages  {}", stages(asset)));
     }
@@ -132,6 +135,7 @@ mod tests {
             }],
             stages: BTreeMap::from([("production".to_owned(), 2)]),
             path: None,
+            reason: None,
         };
         insta::assert_snapshot!(render(Look::PLAIN, &asset));
     }

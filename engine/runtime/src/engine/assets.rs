@@ -18,7 +18,12 @@ use kickwheel_store::{
 use serde_json::Value;
 
 use super::{Engine, read_failed, registry::check_name, write_failed};
-use crate::{ApiError, bus, reserved::watched_source, shared::DEFAULT_PROJECT, view};
+use crate::{
+    ApiError, bus,
+    reserved::watched_source,
+    shared::{DEFAULT_PROJECT, WatchTrouble},
+    view,
+};
 
 impl Engine {
     /// All models, or all datasets, each with its newest version.
@@ -30,7 +35,8 @@ impl Engine {
                 rows.push(unpublished(watch));
             }
         }
-        let items = rows.iter().map(|r| view::asset(r, watches.iter().find(|w| w.name == r.name))).collect();
+        let watched = |name: &str| watches.iter().find(|w| w.name == name).map(|w| (w, self.watch_trouble(name)));
+        let items = rows.iter().map(|r| view::asset(r, watched(&r.name))).collect();
         Ok(Page { items, next: None })
     }
 
@@ -40,7 +46,7 @@ impl Engine {
         let watch = watches.iter().find(|w| w.name == name);
         let row = self.shared.store.asset(DEFAULT_PROJECT, kind, name).await.map_err(read_failed)?;
         match row.or_else(|| watch.map(unpublished)) {
-            Some(row) => Ok(view::asset(&row, watch)),
+            Some(row) => Ok(view::asset(&row, watch.map(|w| (w, self.watch_trouble(name))))),
             None => Err(ApiError::NotFound {
                 code: "asset_not_found",
                 detail: format!("no {} {name:?}; `kickwheel {}s ls` lists them", kind.as_str(), kind.as_str()),
@@ -96,12 +102,26 @@ impl Engine {
         let remove = RemoveNamed { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned() };
         self.shared.store.write(vec![Write::RemoveWatch(remove)]).await.map_err(write_failed)?;
         self.shared.configured.changed();
+        self.watch_was(name, None);
         Ok(())
     }
 
     /// What the dataset trigger has to watch.
     pub async fn watches(&self) -> Result<Vec<WatchRow>, ApiError> {
         self.watches_of(AssetKind::Dataset).await
+    }
+
+    /// Says what the dataset trigger met at its latest look, for those who ask; nothing when all was well.
+    pub fn watch_was(&self, dataset: &str, trouble: Option<WatchTrouble>) {
+        let mut troubles = self.shared.watch_troubles.lock().expect("no holder of this lock panics");
+        match trouble {
+            Some(trouble) => _ = troubles.insert(dataset.to_owned(), trouble),
+            None => _ = troubles.remove(dataset),
+        }
+    }
+
+    fn watch_trouble(&self, dataset: &str) -> Option<WatchTrouble> {
+        self.shared.watch_troubles.lock().expect("no holder of this lock panics").get(dataset).cloned()
     }
 
     /// The artifact store, for triggers that bring bytes in.

@@ -7,6 +7,7 @@ use kickwheel_schemas::api::{Check, Health, RepoView};
 use kickwheel_store::{Health as StoreHealth, Member};
 
 use super::Engine;
+use crate::shared::WatchTrouble;
 
 /// Below this much free space in the data folder `doctor` warns, in bytes.
 const LOW_SPACE_BYTES: u64 = 1 << 30;
@@ -26,11 +27,9 @@ impl Engine {
         } else {
             "paused"
         };
-        Health {
-            state: state.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            checks: vec![database, leases],
-        }
+        let mut checks = vec![database, leases];
+        checks.extend(self.check_datasets());
+        Health { state: state.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned(), checks }
     }
 
     /// Thorough.
@@ -141,6 +140,27 @@ impl Engine {
                 )
             })
             .collect()
+    }
+
+    /// Watched datasets that get no new versions, or not all that lies there. The watcher says so at each look, so that this
+    /// clears by itself.
+    fn check_datasets(&self) -> Vec<Check> {
+        let troubles = self.shared.watch_troubles.lock().expect("no holder of this lock panics");
+        let told = |(name, trouble): (&String, &WatchTrouble)| {
+            let (message, help) = match trouble {
+                WatchTrouble::Stopped(reason) => (
+                    format!("it gets no new versions: {reason}"),
+                    format!(
+                        "put that right, and it goes on by itself; `kickwheel datasets rm {name}` ends the watching"
+                    ),
+                ),
+                WatchTrouble::Partial(reason) => {
+                    (reason.clone(), "put the files themselves there, or take these out of the folder".to_owned())
+                }
+            };
+            check(&format!("dataset {name}"), "warning", message, Some(help))
+        };
+        troubles.iter().map(told).collect()
     }
 
     fn check_set_aside(&self) -> Vec<Check> {

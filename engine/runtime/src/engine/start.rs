@@ -151,6 +151,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         leases: RwLock::new(BTreeMap::new()),
         cells: Mutex::default(),
         set_aside: Mutex::default(),
+        watch_troubles: Mutex::default(),
         workflows: Mutex::default(),
         sources: Mutex::default(),
         decider: Notify::new(),
