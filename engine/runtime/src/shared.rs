@@ -77,6 +77,8 @@ pub struct Shared {
     pub sources: Mutex<HashMap<String, crate::perform::SourceTree>>,
     /// Sources that nobody outside may claim.
     pub configured: Configured,
+    /// Why topics of others are not read now, by the name of the stream; for `doctor`.
+    pub stream_troubles: Mutex<BTreeMap<String, String>>,
     /// Wakes the decider.
     pub decider: Notify,
     /// Wakes whoever keeps the leases of partitions: other topics are to be read.
@@ -155,6 +157,20 @@ impl Shared {
     pub fn is_cared_for(&self, run: RunId) -> bool {
         self.cells.lock().expect("no holder of this lock panics").contains_key(&run)
             || self.set_aside.lock().expect("no holder of this lock panics").contains_key(&run)
+    }
+
+    /// Notes, or forgets, why a topic of others is not read now. Says it once per reason.
+    pub fn note_stream(&self, name: &str, reason: Option<String>) {
+        let mut troubles = self.stream_troubles.lock().expect("no holder of this lock panics");
+        match reason {
+            None => _ = troubles.remove(name),
+            Some(reason) => {
+                if troubles.get(name) != Some(&reason) {
+                    tracing::warn!(stream = name, "it is not read: {reason}");
+                }
+                troubles.insert(name.to_owned(), reason);
+            }
+        }
     }
 
     /// Tells whoever waits that something changed.

@@ -4,10 +4,11 @@
 //! the time it may take, or the number of connections.
 
 use std::{
+    collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -30,12 +31,20 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     guard::Peer,
+    hooks::reading::network,
     routes::{Door, router},
     tls::Tls,
 };
 
 /// Connections at a time; more wait in the kernel's queue.
 pub const MAX_CONNECTIONS: usize = 512;
+/// Of these, so many from one address, or from one network of IPv6: nobody alone keeps everybody else out. Trusted proxies
+/// send for many and are not counted.
+pub const MAX_CONNECTIONS_FROM_ONE: usize = 128;
+/// From so many connections on, nobody may take long to say what is wanted.
+const CROWDED: usize = MAX_CONNECTIONS / 2;
+/// Time for a request's head to arrive then: senders give up after ten seconds, and others must come to their turn.
+const CROWDED_HEAD_TIMEOUT: Duration = Duration::from_secs(3);
 /// Bytes of a request's line and headers.
 pub const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Number of headers of a request.
@@ -178,8 +187,9 @@ pub async fn serve(
     if let Some(tls) = tls.clone() {
         tokio::spawn(tls.look_for_ever(ending.clone()));
     }
+    let crowd = Crowd { proxies: config.proxies.clone(), ..Crowd::default() };
     let router = router(Door::new(engine, config, address, tls.clone(), ending.clone()));
-    let mut connections = accept_until(listener, &router, tls.as_deref(), &ending, shutdown).await;
+    let mut connections = accept_until(listener, &router, tls.as_deref(), &ending, &Arc::new(crowd), shutdown).await;
     ending.cancel();
     let all_ended = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(drain, all_ended).await.is_err() {
@@ -189,11 +199,55 @@ pub async fn serve(
     Ok(())
 }
 
+/// Who holds connections.
+#[derive(Debug, Default)]
+struct Crowd {
+    proxies: Vec<IpNet>,
+    held: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection of an address; dropped with it.
+struct Guest {
+    crowd: Arc<Crowd>,
+    network: Option<IpAddr>,
+}
+
+impl Crowd {
+    /// None when that address holds as many as one may.
+    fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Guest> {
+        if self.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical())) {
+            return Some(Guest { crowd: Arc::clone(self), network: None });
+        }
+        let network = network(address);
+        let mut held = self.held.lock().expect("no holder of this lock panics");
+        let count = held.entry(network).or_default();
+        if *count >= MAX_CONNECTIONS_FROM_ONE {
+            return None;
+        }
+        *count += 1;
+        Some(Guest { crowd: Arc::clone(self), network: Some(network) })
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let Some(network) = self.network else { return };
+        let mut held = self.crowd.held.lock().expect("no holder of this lock panics");
+        if let Some(count) = held.get_mut(&network) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&network);
+            }
+        }
+    }
+}
+
 async fn accept_until(
     listener: TcpListener,
     router: &Router,
     tls: Option<&Tls>,
     ending: &CancellationToken,
+    crowd: &Arc<Crowd>,
     shutdown: impl Future<Output = ()>,
 ) -> JoinSet<()> {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -211,9 +265,15 @@ async fn accept_until(
         // Ended connections are collected here, so that the set does not grow with every request ever served.
         while connections.try_join_next().is_some() {}
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
+                let Some(guest) = crowd.admit(peer.ip()) else {
+                    tracing::debug!(address = %peer.ip(), "closed: it holds as many connections as one may");
+                    continue;
+                };
                 let acceptor = tls.map(Tls::acceptor);
-                connections.spawn(greet(stream, acceptor, router.clone(), ending.clone(), permit));
+                let patience = if permits.available_permits() < CROWDED { CROWDED_HEAD_TIMEOUT } else { HEAD_TIMEOUT };
+                let seat = Seat { _permit: permit, _guest: guest, patience };
+                connections.spawn(greet(stream, acceptor, router.clone(), ending.clone(), seat));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -223,13 +283,21 @@ async fn accept_until(
     }
 }
 
+/// What a connection holds while it lasts.
+struct Seat {
+    _permit: OwnedSemaphorePermit,
+    _guest: Guest,
+    /// Time for the head of a request.
+    patience: Duration,
+}
+
 /// Speaks TLS first where there is any. A peer that does not, or that takes its time, is let go.
 async fn greet(
     stream: TcpStream,
     acceptor: Option<TlsAcceptor>,
     router: Router,
     ending: CancellationToken,
-    _permit: OwnedSemaphorePermit,
+    seat: Seat,
 ) {
     // Small answers: waiting for more to send only delays them.
     let _ = stream.set_nodelay(true);
@@ -237,23 +305,28 @@ async fn greet(
     let peer = Peer { address: address.ip(), local, tls: acceptor.is_some() };
     let router = router.layer(Extension(peer));
     let Some(acceptor) = acceptor else {
-        return converse(stream, router, ending).await;
+        return converse(stream, router, ending, seat.patience).await;
     };
     let greeted = tokio::select! {
         greeted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)) => greeted,
         () = ending.cancelled() => return,
     };
     match greeted {
-        Ok(Ok(stream)) => converse(stream, router, ending).await,
+        Ok(Ok(stream)) => converse(stream, router, ending, seat.patience).await,
         Ok(Err(error)) => tracing::debug!(%error, "no TLS came about"),
         Err(_) => tracing::debug!("a handshake took too long"),
     }
 }
 
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, ending: CancellationToken) {
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    ending: CancellationToken,
+    patience: Duration,
+) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
+        .header_read_timeout(patience)
         .max_headers(MAX_HEADERS)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -273,6 +346,22 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Router, e
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_address_takes_no_more_than_its_part() {
+        let crowd = Arc::new(Crowd { proxies: vec!["10.0.0.0/8".parse().expect("a network")], ..Crowd::default() });
+        let stranger: IpAddr = "192.0.2.1".parse().expect("an address");
+        let mut guests: Vec<_> = (0..MAX_CONNECTIONS_FROM_ONE).map(|_| crowd.admit(stranger)).collect();
+        assert!(guests.iter().all(Option::is_some));
+        assert!(crowd.admit(stranger).is_none());
+        assert!(crowd.admit("192.0.2.2".parse().expect("an address")).is_some());
+        let through_a_proxy = (0..MAX_CONNECTIONS).map(|_| crowd.admit("10.1.2.3".parse().expect("an address")));
+        assert!(through_a_proxy.collect::<Vec<_>>().iter().all(Option::is_some));
+        guests.pop();
+        assert!(crowd.admit(stranger).is_some());
+        guests.clear();
+        assert!(crowd.held.lock().expect("nobody panicked").is_empty());
+    }
 
     #[tokio::test]
     async fn a_free_port_on_loopback_is_taken() {

@@ -506,6 +506,17 @@ impl KafkaTrigger {
                  com.example.thing",
             );
         }
+        if self.brokers.is_none() && !(self.properties.is_empty() && self.secret_properties.is_empty()) {
+            return refuse("properties are for a Kafka of the trigger's own; give its --brokers HOST:PORT too");
+        }
+        let names = self.properties.keys().chain(self.secret_properties.keys());
+        if let Some(name) = names.into_iter().find(|name| !is_known_property(name)) {
+            return refuse(format!(
+                "the property {name:?} cannot be set for a trigger: who may make one must not reach files or programs of \
+                 this machine, nor change what nothing is lost by; there are {}",
+                KNOWN_PROPERTIES.join(", ")
+            ));
+        }
         if let Some(name) = self.properties.keys().find(|name| is_secret_property(name)) {
             return refuse(format!(
                 "the property {name:?} is a secret, and would be stored readably: keep it with `kickwheel secrets set \
@@ -514,6 +525,40 @@ impl KafkaTrigger {
         }
         Ok(())
     }
+}
+
+/// Properties of librdkafka that a trigger may set: where and as whom to connect, and how patiently. Closed, since others
+/// load libraries (`plugin.library.paths`), run programs or read files of this machine.
+const KNOWN_PROPERTIES: [&str; 25] = [
+    "broker.address.family",
+    "client.dns.lookup",
+    "client.rack",
+    "connections.max.idle.ms",
+    "enable.ssl.certificate.verification",
+    "fetch.error.backoff.ms",
+    "fetch.wait.max.ms",
+    "metadata.max.age.ms",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "sasl.mechanism",
+    "sasl.mechanisms",
+    "sasl.password",
+    "sasl.username",
+    "security.protocol",
+    "socket.keepalive.enable",
+    "socket.nagle.disable",
+    "socket.timeout.ms",
+    "ssl.ca.pem",
+    "ssl.certificate.pem",
+    "ssl.cipher.suites",
+    "ssl.curves.list",
+    "ssl.endpoint.identification.algorithm",
+    "ssl.key.password",
+    "ssl.key.pem",
+];
+
+fn is_known_property(name: &str) -> bool {
+    KNOWN_PROPERTIES.contains(&name)
 }
 
 /// Whether a property of librdkafka holds a secret.
@@ -622,7 +667,13 @@ mod tests {
         check(json!({"kind": "kafka", "topic": "orders"}), None);
         check(json!({"kind": "kafka", "topic": "or ders"}), Some("topic"));
         check(json!({"kind": "kafka", "topic": "a", "record_type": "dev.kickwheel.git.x"}), Some("of yours"));
-        check(json!({"kind": "kafka", "topic": "a", "properties": {"sasl.password": "x"}}), Some("--secret-property"));
+        let own = |name: &str| json!({"kind": "kafka", "topic": "a", "brokers": "b:1", "properties": {name: "x"}});
+        check(own("sasl.password"), Some("--secret-property"));
+        check(own("security.protocol"), None);
+        for name in ["plugin.library.paths", "ssl.ca.location", "sasl.kerberos.kinit.cmd", "nosuch", "group.id"] {
+            check(own(name), Some("cannot be set for a trigger"));
+        }
+        check(json!({"kind": "kafka", "topic": "a", "properties": {"client.rack": "x"}}), Some("--brokers"));
         check(json!({"kind": "cron", "schedule": " "}), Some("--schedule"));
     }
 }

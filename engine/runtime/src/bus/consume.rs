@@ -177,10 +177,8 @@ async fn sources(shared: &Arc<Shared>, clients: &mut HashMap<String, Kafka>) -> 
         let kafka = match (config, &shared.bus) {
             (None, Bus::Kafka(bus)) => bus.kafka.clone(),
             (None, Bus::Embedded) => {
-                warn!(
-                    stream = stream.name,
-                    "it names no brokers, and the bus is no Kafka; add it again with --brokers"
-                );
+                let reason = "it names no brokers, and the bus is no Kafka; add it again with --brokers";
+                shared.note_stream(&stream.name, Some(reason.to_owned()));
                 continue;
             }
             (Some(config), _) => match clients.get(&stream.name).filter(|known| *known.config() == config) {
@@ -191,7 +189,7 @@ async fn sources(shared: &Arc<Shared>, clients: &mut HashMap<String, Kafka>) -> 
                         kafka
                     }
                     Err(e) => {
-                        warn!(stream = stream.name, "failed to {e}");
+                        shared.note_stream(&stream.name, Some(format!("failed to {e}")));
                         continue;
                     }
                 },
@@ -245,10 +243,11 @@ async fn know(shared: &Arc<Shared>, source: &Source) -> Result<(), String> {
 }
 
 fn note(shared: &Arc<Shared>, stream: &Stream, reason: Option<String>) {
-    match (&shared.bus, reason) {
-        (Bus::Kafka(bus), reason) => bus.note(&format!("topic {}", stream.topic), reason),
-        (Bus::Embedded, Some(reason)) => debug!(topic = stream.topic, reason, "it cannot be read now"),
-        (Bus::Embedded, None) => {}
+    match (&stream.records, &shared.bus) {
+        (Records::Own, Bus::Kafka(bus)) => bus.note(&format!("topic {}", stream.topic), reason),
+        // The embedded bus has no topic of its own.
+        (Records::Own, Bus::Embedded) => {}
+        (Records::Foreign { .. }, _) => shared.note_stream(&stream.name, reason),
     }
 }
 

@@ -32,13 +32,17 @@ pub async fn foreign_streams(shared: &Arc<Shared>) -> Vec<(Stream, Option<KafkaC
         }
     };
     let mut streams = Vec::new();
+    let mut names = Vec::new();
     for row in rows.iter().filter(|row| !row.paused) {
         let Ok(TriggerConfig::Kafka(config)) = serde_json::from_value(row.config.clone()) else { continue };
+        names.push(stream_of(&row.project, &row.name, &config.topic));
         match kafka_config(shared, row, &config).await {
             Ok(kafka) => streams.push((stream(row, &config), kafka)),
-            Err(reason) => warn!(trigger = row.name, "it is not read: {reason}"),
+            Err(reason) => shared.note_stream(&stream(row, &config).name, Some(reason)),
         }
     }
+    // What was wrong with those that are not read any more concerns nobody.
+    shared.stream_troubles.lock().expect("no holder of this lock panics").retain(|name, _| names.contains(name));
     streams
 }
 
@@ -65,6 +69,8 @@ async fn kafka_config(
     row: &TriggerRow,
     config: &KafkaTrigger,
 ) -> Result<Option<KafkaConfig>, String> {
+    // It was judged when it was made, perhaps by an older version that let more pass.
+    TriggerConfig::Kafka(config.clone()).check().map_err(|e| e.to_string())?;
     let Some(brokers) = &config.brokers else { return Ok(None) };
     let mut kafka = KafkaConfig::new(brokers.clone());
     kafka.properties.clone_from(&config.properties);

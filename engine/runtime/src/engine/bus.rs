@@ -105,6 +105,12 @@ impl Engine {
             }
         };
         // Topics of others are read whatever our own bus is.
+        let troubles = self.shared.stream_troubles.lock().expect("no holder of this lock panics").clone();
+        for (stream, reason) in troubles {
+            let help = "it is tried again all the time; mend the broker, the topic or the trigger (`kickwheel triggers \
+                        get NAME`), or pause the trigger";
+            checks.push(check(&format!("stream {stream}"), "warning", reason, Some(help.to_owned())));
+        }
         for stopped in view.items.iter().filter(|p| p.reason.is_some()) {
             let help = format!(
                 "`kickwheel bus reset {} --partition {} --to earliest` reads what is there now, `--to latest` only what \

@@ -154,6 +154,7 @@ async fn open(config: Config, folder: DataFolder) -> Result<Shared, StartError> 
         watch_troubles: Mutex::default(),
         workflows: Mutex::default(),
         sources: Mutex::default(),
+        stream_troubles: Mutex::default(),
         decider: Notify::new(),
         streams_changed: Notify::new(),
         schedules_changed: Notify::new(),
