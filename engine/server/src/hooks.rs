@@ -184,7 +184,7 @@ async fn deliver(door: &Door, found: &Found, request: Request) -> Result<(Vec<St
         tracing::info!(trigger = name, code = no.code, "refused: {}", no.reason);
     } else {
         let most = limits.rate_per_minute;
-        let detail = format!("more than {most} requests per minute; the rest later");
+        let detail = format!("more than {most} requests per minute, a tenth of them at once; the rest later");
         hooks.rates.take(name, most).map_err(|wait| too_many(&detail, wait))?;
     }
     match meaning {
@@ -342,6 +342,13 @@ pub async fn ask(State(door): State<Door>, Name(name): Name, map: HeaderMap) -> 
         return response;
     }
     granted(&headers(&map), Some(limits.rate_per_minute))
+}
+
+/// `OPTIONS /events`: the same for who holds a token.
+#[utoipa::path(options, path = "/events", tag = "senders",
+    responses((status = 200), (status = "default", body = Problem)))]
+pub async fn ask_events(map: HeaderMap) -> Response {
+    granted(&headers(&map), None)
 }
 
 fn granted(headers: &Headers, rate: Option<u32>) -> Response {

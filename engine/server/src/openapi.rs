@@ -78,6 +78,7 @@ use crate::api as handlers;
         handlers::triggers::resume,
         crate::hooks::receive,
         crate::hooks::ask,
+        crate::hooks::ask_events,
         crate::hooks::events,
         document,
     ),

@@ -7,7 +7,7 @@ use axum::{
     extract::DefaultBodyLimit,
     http::{Method, StatusCode, Uri},
     middleware::{from_fn, from_fn_with_state},
-    routing::{delete, get, post, put},
+    routing::{delete, get, options, post, put},
 };
 use kickwheel_runtime::Engine;
 use kickwheel_schemas::api::Role::{Admin, Operator, Viewer};
@@ -142,7 +142,7 @@ pub fn router(door: Door) -> Router {
 fn fenced(door: &Door) -> Router {
     let locked = Router::new()
         .nest("/api/v1", api())
-        .route("/events", needs(Operator, post(hooks::events)))
+        .route("/events", needs(Operator, post(hooks::events)).merge(needs(Operator, options(hooks::ask_events))))
         .route("/metrics", needs_everywhere(Viewer, get(state::metrics)))
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)

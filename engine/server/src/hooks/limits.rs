@@ -10,8 +10,10 @@ use tokio::sync::Semaphore;
 
 use super::{MAX_AT_ONCE, reading::Arrivals, translation::Known};
 
-/// A bucket holds this part of a minute's requests, and at least one: so many may come at once.
+/// A bucket holds this part of a minute's requests: so many may come at once.
 const BURST_PART: f64 = 0.1;
+/// And at least so many, if a minute has them: one push of a few branches is as many requests.
+const MIN_BURST: u32 = 6;
 /// Buckets that are kept. Triggers are made by hand, so theirs are never as many; of addresses the full ones, which say
 /// nothing, are forgotten first.
 const MAX_BUCKETS: usize = 10_000;
@@ -92,7 +94,7 @@ impl Bucket {
 }
 
 fn burst(per_minute: u32) -> f64 {
-    (f64::from(per_minute) * BURST_PART).max(1.0)
+    (f64::from(per_minute) * BURST_PART).max(f64::from(per_minute.clamp(1, MIN_BURST)))
 }
 
 /// What became of a request.

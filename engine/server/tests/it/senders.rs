@@ -217,6 +217,19 @@ async fn cloudevents_are_asked_for_and_taken_in_all_three_modes() {
     assert_eq!(granted.status(), StatusCode::OK);
     assert_eq!(granted.headers()["webhook-allowed-origin"], "sender.example");
     assert_eq!(granted.headers()["webhook-allowed-rate"], "600");
+    let ask = |token: &str| {
+        let asked = Request::builder()
+            .method(Method::OPTIONS)
+            .uri("/events")
+            .header(header::HOST, crate::house::HOST)
+            .header(header::AUTHORIZATION, format!("Bearer {token}"))
+            .header("webhook-request-origin", "sender.example");
+        asked.body(Body::empty()).expect("a request")
+    };
+    assert_eq!(house.raw(ask("nobody's")).await.status(), StatusCode::UNAUTHORIZED);
+    let granted = house.raw(ask(crate::house::TOKEN)).await;
+    assert_eq!(granted.status(), StatusCode::OK);
+    assert_eq!(granted.headers()["webhook-allowed-origin"], "sender.example");
 
     let ids = |answer: &Value| answer["ids"].as_array().map(Vec::len);
     let binary = [
