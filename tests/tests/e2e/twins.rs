@@ -104,7 +104,15 @@ fn each_channel_in_every_order_makes_one_run_of_a_push() {
 
 #[test]
 fn back_and_forth_is_as_many_runs_as_pushes_by_each_pair_of_channels() {
-    let pairs = [[Hook, Webhook(0)], [Webhook(0), Hook], [Webhook(0), Webhook(1)], [Poll, Hook], [Poll, Webhook(1)]];
+    let pairs = [
+        [Hook, Webhook(0)],
+        [Webhook(0), Hook],
+        [Webhook(0), Webhook(1)],
+        [Hook, Poll],
+        [Poll, Hook],
+        [Webhook(0), Poll],
+        [Poll, Webhook(1)],
+    ];
     on_each_bus(|database, topics| {
         let mut twins = Twins::begin(database, topics);
         for (round, pair) in pairs.into_iter().enumerate() {
