@@ -218,12 +218,17 @@ impl Client {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        Failure::new(
-            Exit::Unreachable,
-            "unreachable",
-            format!("no answer from the server at {}: {}", self.base, root_cause(error)),
-        )
-        .help("is it running? `kickwheel serve` starts one; --server names another")
+        let cause = root_cause(error);
+        // rustls says so in its own words, and has no other mark that reqwest lets through.
+        let help = if cause.contains("certificate") || cause.contains("CaUsedAsEndEntity") {
+            "it runs, and its certificate is not for this name or of no authority that is known here: give the name that it \
+             is for with --server https://NAME:PORT, the authority's certificate with --ca-file FILE, and the token with \
+             --token-file FILE"
+        } else {
+            "is it running? `kickwheel serve` starts one; --server names another"
+        };
+        let message = format!("no answer from the server at {}: {cause}", self.base);
+        Failure::new(Exit::Unreachable, "unreachable", message).help(help)
     }
 
     fn foreign(&self, why: &str) -> Failure {
