@@ -206,9 +206,36 @@ impl Engine {
         if !rows.iter().any(|row| row.name == name) {
             return Err(secret_missing(name));
         }
+        let users = self.users_of_secret(name).await?;
+        if !users.is_empty() {
+            return Err(ApiError::Conflict {
+                code: "secret_in_use",
+                detail: format!(
+                    "the secret {name:?} is used by {}; to change it, set it again; to remove it, first give them another \
+                     or remove them",
+                    users.join(", ")
+                ),
+            });
+        }
         let named = RemoveNamed { project: DEFAULT_PROJECT.to_owned(), name: name.to_owned() };
         self.shared.store.write(vec![Write::RemoveSecret(named)]).await.map_err(write_failed)?;
         Ok(())
+    }
+
+    /// Triggers and repositories that cannot work without this secret.
+    async fn users_of_secret(&self, name: &str) -> Result<Vec<String>, ApiError> {
+        let mut users = Vec::new();
+        for trigger in self.triggers().await? {
+            if trigger.config.is_ok_and(|config| config.secrets().contains(&name)) {
+                users.push(format!("trigger {}", trigger.name));
+            }
+        }
+        for repo in self.shared.store.repos(Some(DEFAULT_PROJECT)).await.map_err(read_failed)? {
+            if repo.secret.as_deref() == Some(name) {
+                users.push(format!("repository {}", repo.name));
+            }
+        }
+        Ok(users)
     }
 
     /// Seals all secrets with another key. After an interruption, repeating it or the next start goes on.
@@ -280,7 +307,9 @@ fn view(row: &TokenRow, now: Millis) -> TokenView {
 impl Engine {
     /// What `doctor` says about tokens, secrets and the quarantine.
     pub async fn access_checks(&self) -> Vec<Check> {
-        vec![self.check_tokens().await, self.check_secrets().await, self.check_held().await]
+        let mut checks = vec![self.check_tokens().await, self.check_secrets().await, self.check_held().await];
+        checks.extend(self.check_triggers().await);
+        checks
     }
 
     async fn check_tokens(&self) -> Check {
@@ -323,6 +352,39 @@ impl Engine {
             Some(note) => check("secrets", "warning", "the key was changed".to_owned(), Some(note)),
             None => check("secrets", "ok", format!("{} can be opened", rows.len()), None),
         }
+    }
+
+    /// Triggers that cannot take anything: what they need is gone, or cannot be understood.
+    async fn check_triggers(&self) -> Vec<Check> {
+        let (triggers, secrets, repos) = tokio::join!(
+            self.triggers(),
+            self.shared.store.secrets(Some(DEFAULT_PROJECT)),
+            self.shared.store.repos(Some(DEFAULT_PROJECT)),
+        );
+        let (Ok(triggers), Ok(secrets), Ok(repos)) = (triggers, secrets, repos) else {
+            // The checks of the database say why.
+            return Vec::new();
+        };
+        let mut checks = Vec::new();
+        for trigger in triggers {
+            let lacks = match &trigger.config {
+                Err(e) => vec![format!("its configuration cannot be read: {e}")],
+                Ok(config) => {
+                    let secret = |name: &&str| !secrets.iter().any(|row| row.name == *name);
+                    let lost =
+                        config.secrets().into_iter().filter(secret).map(|name| format!("the secret {name} is gone"));
+                    let repo = config.repo().filter(|name| !repos.iter().any(|row| row.name == *name));
+                    lost.chain(repo.map(|name| format!("the repository {name} is bound no more"))).collect()
+                }
+            };
+            if !lacks.is_empty() {
+                let help = "give it what it lacks (`kickwheel secrets set`, `kickwheel repos add`), add it again, or remove \
+                            it (`kickwheel triggers rm`)";
+                let subject = format!("trigger {}", trigger.name);
+                checks.push(check(&subject, "failed", lacks.join("; "), Some(help.to_owned())));
+            }
+        }
+        checks
     }
 
     async fn check_held(&self) -> Check {

@@ -94,12 +94,12 @@ impl Engine {
                 let message = format!("Kafka, {}; {} events wait in the database", view.mode, view.spooled);
                 let state =
                     if view.trouble.is_empty() && view.mode == BusMode::Direct.as_str() { "ok" } else { "warning" };
-                let help = (state != "ok").then(|| {
-                    format!(
-                        "bring Kafka back; what comes in meanwhile is kept and sent in order. {}",
-                        view.trouble.join("; ")
-                    )
-                });
+                let mut helps = Vec::new();
+                if view.mode == BusMode::Spool.as_str() {
+                    helps.push("bring Kafka back; what comes in meanwhile is kept and sent in order".to_owned());
+                }
+                helps.extend(view.trouble.iter().cloned());
+                let help = (state != "ok").then(|| helps.join("; "));
                 checks.push(check("bus", state, message, help));
                 Some(bus)
             }

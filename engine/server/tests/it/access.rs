@@ -187,6 +187,11 @@ async fn a_secret_goes_in_is_listed_without_its_value_and_survives_a_change_of_t
     House::refused(house.post("/api/v1/rekey", &json!({"new_key": "short"})).await, 409, "secrets_key");
 
     let remove = || house.as_bearer(crate::house::TOKEN, Method::DELETE, "/api/v1/secrets/deploy", None);
+    // What a trigger signs with is not taken from it in silence.
+    house.trigger("needs", json!({"kind": "cloudevents", "secrets": ["deploy"]})).await;
+    House::refused(remove().await, 409, "secret_in_use");
+    let forget = house.as_bearer(crate::house::TOKEN, Method::DELETE, "/api/v1/triggers/needs", None);
+    assert!(forget.await.0.is_success());
     assert_eq!(remove().await.0, StatusCode::NO_CONTENT);
     House::refused(remove().await, 404, "secret_not_found");
     house.engine.shutdown(PATIENCE).await;
